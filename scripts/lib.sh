@@ -1,0 +1,166 @@
+# shellcheck shell=bash
+# Functions the scripts share. Sourced, never run:
+#
+#     . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+#
+# Owns: where the repository is, how a program gets onto a bare Debian machine, how many compiler
+# jobs fit. Nothing here asks a question: every script runs without a terminal.
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+TARGET_DIR=${CARGO_TARGET_DIR:-$REPO/target}
+# Tools that are built here live below the target directory, so that whatever caches it caches them.
+TOOLS_DIR=$TARGET_DIR/tools
+# Pinned: a new release of the checker must not turn an unchanged tree red.
+CARGO_DENY_VERSION=0.20.2
+
+case ":$PATH:" in
+*":$HOME/.cargo/bin:"*) ;;
+*) PATH=$PATH:$HOME/.cargo/bin ;;
+esac
+
+note() { printf '%s\n' "$*" >&2; }
+
+die() {
+    note "error: $*"
+    exit 1
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# as_root COMMAND...: as root, through sudo where we are not root.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif have sudo; then
+        sudo "$@"
+    else
+        die "this needs root, and there is no sudo here. Run as root: $*"
+    fi
+}
+
+is_installed() {
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+# apt_install PACKAGE...: installs what is missing. Does nothing, and needs no root, when all are
+# there; updates the package lists at most once in a run of one script.
+APT_UPDATED=no
+apt_install() {
+    local package missing=()
+    have dpkg-query || die "not a Debian system: please install by hand: $*"
+    for package in "$@"; do
+        is_installed "$package" || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    note "installing ${missing[*]}"
+    if [ "$APT_UPDATED" = no ]; then
+        # A list that cannot be had (some third-party source) does not matter if the packages can.
+        as_root apt-get update -qq || note "apt-get update had errors; trying the installation anyway"
+        APT_UPDATED=yes
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+}
+
+# The oldest compiler the workspace promises to build with.
+rust_version() { sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$REPO/Cargo.toml"; }
+
+# is_at_least HAVE WANT: compares dotted version numbers.
+is_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
+
+# need_rust [COMPONENT...]: a cargo that is new enough, and these rustup components.
+need_rust() {
+    local want has component
+    want=$(rust_version)
+    if ! have cargo; then
+        note "installing Rust $want with rustup into ~/.cargo"
+        apt_install ca-certificates curl
+        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
+            sh -s -- -y -q --no-modify-path --profile minimal --default-toolchain "$want" ||
+            die "rustup could not be installed. Install Rust $want or later, then run this again"
+        hash -r
+    fi
+    has=$(cd "$REPO" && rustc --version | cut -d ' ' -f 2)
+    if ! is_at_least "$has" "$want"; then
+        have rustup || die "rustc is $has, megamount needs $want or later"
+        note "rustc is $has: using Rust $want from rustup for this run"
+        rustup toolchain install --no-self-update --profile minimal "$want" >&2
+        export RUSTUP_TOOLCHAIN=$want
+    fi
+    for component in "$@"; do
+        case $component in
+        rustfmt) cargo fmt --version >/dev/null 2>&1 && continue ;;
+        clippy) cargo clippy --version >/dev/null 2>&1 && continue ;;
+        esac
+        have rustup || die "cargo has no $component here, and there is no rustup to add it with"
+        rustup component add "$component" >&2
+    done
+}
+
+# One compiler per processor, but no more than one per 1.5 GiB of memory: the largest crates take that.
+limit_cargo_jobs() {
+    local processors by_memory
+    [ -z "${CARGO_BUILD_JOBS:-}" ] || return 0
+    processors=$(nproc)
+    by_memory=$(awk '/^MemTotal:/ { print int($2 / 1572864) }' /proc/meminfo)
+    CARGO_BUILD_JOBS=$((by_memory < processors ? by_memory : processors))
+    if [ "$CARGO_BUILD_JOBS" -lt 1 ]; then
+        CARGO_BUILD_JOBS=1
+    fi
+    export CARGO_BUILD_JOBS
+    export CARGO_NET_RETRY=${CARGO_NET_RETRY:-5}
+}
+
+# cargo_deny ARGUMENT...: the pinned cargo-deny.
+cargo_deny() {
+    if [ -x "$TOOLS_DIR/bin/cargo-deny" ]; then
+        "$TOOLS_DIR/bin/cargo-deny" "$@"
+    else
+        cargo-deny "$@"
+    fi
+}
+
+# Builds cargo-deny unless it is there. No registry has a binary of it that understands the packages
+# of this cargo (the newest wheel on PyPI, 0.14.2, panics on them). Unoptimised it builds in two to
+# three minutes on two cores and checks the workspace in five seconds.
+install_cargo_deny() {
+    local tool
+    for tool in "$TOOLS_DIR/bin/cargo-deny" cargo-deny; do
+        if [ "$("$tool" --version 2>/dev/null)" = "cargo-deny $CARGO_DENY_VERSION" ]; then
+            return 0
+        fi
+    done
+    cargo install cargo-deny --version "=$CARGO_DENY_VERSION" --locked --debug --quiet --force \
+        --root "$TOOLS_DIR" --target-dir "$TOOLS_DIR/build" || return
+    # 700 MB that nothing needs again.
+    rm -rf "$TOOLS_DIR/build"
+}
+
+# pids_about DIRECTORY: processes that name it on their command line or in their environment, other
+# than this shell and what started it.
+pids_about() {
+    local file pid
+    for file in /proc/[0-9]*; do
+        pid=${file#/proc/}
+        if [ "$pid" = $$ ] || [ "$pid" = "$BASHPID" ]; then
+            continue
+        fi
+        if grep -qsF -- "$1" "$file/cmdline" "$file/environ"; then
+            printf '%s\n' "$pid"
+        fi
+    done
+}
+
+# mounts_below DIRECTORY: mount points in it, the deepest first.
+mounts_below() {
+    awk -v dir="$1" '{ gsub(/\\040/, " ", $2) } index($2 "/", dir "/") == 1 { print $2 }' /proc/self/mounts |
+        sort -r
+}
+
+# unmount_below DIRECTORY: takes every mount in it away, the busy ones too.
+unmount_below() {
+    local mount
+    while IFS= read -r mount; do
+        fusermount3 -uz -- "$mount" 2>/dev/null || as_root umount -l -- "$mount" || true
+    done < <(mounts_below "$1")
+}
