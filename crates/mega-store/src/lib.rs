@@ -1,0 +1,36 @@
+//! The state directory and everything that knows fsync: `state.db`, `cache/`, `staging/`, the lock.
+//!
+//! Promises: what [`Store::write`] committed survives `kill -9`; what [`Store::sync`] returned for
+//! survives a power cut; reads never wait for the writer; names, attributes and the user's bytes are
+//! encrypted before they reach the disk; a failed fsync or commit stops writing (I8); the cache stays
+//! below its bound before each write. `docs/STATE.md` describes the format.
+//!
+//! Never: the network, inodes, the meaning of a change. Called by mega-tree, mega-transfer and
+//! mega-vfs, from any thread; functions are synchronous.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
+
+mod cache;
+mod error;
+mod loader;
+mod lock;
+mod range_set;
+mod rows;
+mod staging;
+mod store;
+mod subject;
+mod tx;
+
+pub use cache::{Blob, BlobCache, BlobPin, PendingBlob, UNIT};
+pub use error::StoreError;
+pub use loader::TreeLoader;
+pub use lock::LockHolder;
+pub use range_set::RangeSet;
+pub use rows::{
+    AttemptRow, ChangeRow, ChangeState, ContentRow, LayerData, LayerRow, NodeRow, Place, Roots,
+    SavedSession, ShareKind, ShareRow,
+};
+pub use staging::{INLINE_LIMIT, LayerReader, STAGING_UNIT, StagingFile};
+pub use store::{Percent, Persisted, Space, StatePaths, Store, StoreOptions};
+pub use subject::{AttemptId, LocalId, StagingId, Subject};
+pub use tx::Tx;
