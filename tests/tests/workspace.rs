@@ -192,6 +192,41 @@ fn nothing_is_left_to_do_in_the_sources() {
     }
 }
 
+/// A statement of docs/SEMANTICS.md is worth what the test is worth that it names.
+#[test]
+fn tests_that_the_semantics_name_exist() {
+    let document = read(&repository().join("docs/SEMANTICS.md"));
+    let mut named = 0;
+    for line in document.lines() {
+        let mut rest = line;
+        while let Some((_, after)) = rest.split_once('`') {
+            let Some((quoted, after)) = after.split_once('`') else {
+                break;
+            };
+            rest = after;
+            let Some((file, name)) = quoted.split_once(".rs::") else {
+                continue;
+            };
+            if file == "file" {
+                continue; // The document's own explanation of the form.
+            }
+            named += 1;
+            if after.starts_with(" (not yet)") {
+                continue;
+            }
+            let path = repository().join(format!("tests/tests/{file}.rs"));
+            assert!(
+                path.is_file() && read(&path).contains(&format!("fn {name}(")),
+                "docs/SEMANTICS.md names the test {quoted}, which does not exist"
+            );
+        }
+    }
+    assert!(
+        named > 15,
+        "docs/SEMANTICS.md names only {named} tests: this test is blind"
+    );
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Normal,
