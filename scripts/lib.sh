@@ -68,16 +68,28 @@ rust_version() { sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$REPO/Cargo.toml"; }
 # is_at_least HAVE WANT: compares dotted version numbers.
 is_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
+# install_rustup TOOLCHAIN: the installer itself, checked against the digest beside it.
+install_rustup() {
+    local directory url status=0
+    apt_install ca-certificates curl
+    url=https://static.rust-lang.org/rustup/dist/$(uname -m)-unknown-linux-gnu/rustup-init
+    directory=$(mktemp -d) || return
+    curl --proto '=https' --tlsv1.2 -fsS --retry 3 -o "$directory/rustup-init" "$url" &&
+        curl --proto '=https' --tlsv1.2 -fsS --retry 3 "$url.sha256" | cut -c 1-64 >"$directory/digest" &&
+        printf '%s  %s\n' "$(cat "$directory/digest")" "$directory/rustup-init" | sha256sum --check --status - &&
+        chmod +x "$directory/rustup-init" &&
+        "$directory/rustup-init" -y -q --no-modify-path --profile minimal --default-toolchain "$1" >&2 || status=$?
+    rm -rf "$directory"
+    return "$status"
+}
+
 # need_rust [COMPONENT...]: a cargo that is new enough, and these rustup components.
 need_rust() {
     local want has component
     want=$(rust_version)
     if ! have cargo; then
         note "installing Rust $want with rustup into ~/.cargo"
-        apt_install ca-certificates curl
-        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
-            sh -s -- -y -q --no-modify-path --profile minimal --default-toolchain "$want" ||
-            die "rustup could not be installed. Install Rust $want or later, then run this again"
+        install_rustup "$want" || die "rustup could not be installed. Install Rust $want or later, then run this again"
         hash -r
     fi
     has=$(cd "$REPO" && rustc --version | cut -d ' ' -f 2)
