@@ -66,17 +66,32 @@ impl Challenge {
         self.token.repeat(COPIES)
     }
 
-    fn attempt(&self, prefix: u32, area: &[u8]) -> Option<String> {
-        let prefix = prefix.to_be_bytes();
+    fn hash_start(&self, prefix: u32, area: &[u8]) -> u32 {
         let mut hash = Sha256::new();
-        hash.update(prefix);
+        hash.update(prefix.to_be_bytes());
         for _ in 0..REPETITIONS / COPIES {
             hash.update(area);
         }
-        let hash = hash.finalize();
-        let first = hash.first_chunk::<4>().copied().map(u32::from_be_bytes)?;
-        (first <= self.threshold())
-            .then(|| format!("1:{}:{}", self.token_text, b64::encode(&prefix)))
+        hash.finalize()
+            .first_chunk()
+            .copied()
+            .map_or(u32::MAX, u32::from_be_bytes)
+    }
+
+    fn attempt(&self, prefix: u32, area: &[u8]) -> Option<String> {
+        (self.hash_start(prefix, area) <= self.threshold()).then(|| {
+            format!(
+                "1:{}:{}",
+                self.token_text,
+                b64::encode(&prefix.to_be_bytes())
+            )
+        })
+    }
+
+    /// The number a prefix, taken as big-endian, leads to: it solves the challenge if it is not
+    /// above [`Self::threshold`]. Hashes 12 MiB.
+    pub fn number_of(&self, prefix: u32) -> u32 {
+        self.hash_start(prefix, &self.area())
     }
 
     /// Tries one prefix, taken as a big-endian number; gives the value of the answering
