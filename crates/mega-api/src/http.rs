@@ -1,0 +1,149 @@
+//! The two HTTP clients, and sending with inactivity limits instead of total ones.
+//!
+//! Owns TLS, proxy and connection settings. Addresses carry secrets (session ids, storage paths), so
+//! nothing here prints one and errors have theirs removed.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{Client, ClientBuilder, Proxy, RequestBuilder, Response};
+
+use crate::config::ApiConfig;
+use crate::error::ApiError;
+
+/// How long a connection may take to come about (`protocol/01` §7).
+const CONNECT: Duration = Duration::from_secs(12);
+/// Idle connections are dropped before servers and NATs do it silently.
+const POOL_IDLE: Duration = Duration::from_secs(50);
+/// Keeps long polls alive through NATs and notices dead peers.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Storage connections kept for the next piece, per host.
+const STORAGE_POOL: usize = 64;
+
+pub(crate) struct Http {
+    /// Without a trailing slash.
+    base: String,
+    pub(crate) api: Client,
+    pub(crate) storage: Client,
+}
+
+impl Http {
+    pub(crate) fn new(config: &ApiConfig) -> Result<Self, ApiError> {
+        let base = config.base_url.as_str().trim_end_matches('/').to_owned();
+        let is_http = match config.base_url.scheme() {
+            "http" => true,
+            "https" => false,
+            other => {
+                return Err(ApiError::Config(format!(
+                    "the API URL has scheme {other}, not https"
+                )));
+            }
+        };
+        // A process-wide choice; a second call changes nothing.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let certificate = certificate(config)?;
+        // Plain http to a plain http service: a machine without root certificates will do.
+        let no_roots = is_http && certificate.is_none();
+        let common = || -> Result<ClientBuilder, ApiError> {
+            let mut builder = Client::builder()
+                .user_agent(&config.user_agent)
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT.min(config.timeout))
+                .pool_idle_timeout(POOL_IDLE)
+                .tcp_nodelay(true)
+                .tcp_keepalive(KEEPALIVE);
+            builder = match config.proxy.as_deref() {
+                None => builder,
+                Some("") => builder.no_proxy(),
+                // The text may hold a password, so it is not repeated.
+                Some(proxy) => builder.proxy(
+                    Proxy::all(proxy)
+                        .map_err(|_| ApiError::Config("the proxy is not a URL".to_owned()))?,
+                ),
+            };
+            Ok(match &certificate {
+                Some(certificate) => builder.tls_certs_merge([certificate.clone()]),
+                None if no_roots => builder.tls_certs_only([]),
+                None => builder,
+            })
+        };
+        let failed = |error: reqwest::Error| {
+            ApiError::Config(format!(
+                "TLS cannot be set up: {}",
+                crate::error::NetworkError::new(error)
+            ))
+        };
+        let api = common()?.build().map_err(failed)?;
+        // HTTP/1.1 with a connection per stream is what moves bulk data fastest; ciphertext does not compress.
+        let storage = common()?
+            .http1_only()
+            .no_gzip()
+            .pool_max_idle_per_host(STORAGE_POOL)
+            .build()
+            .map_err(failed)?;
+        Ok(Self { base, api, storage })
+    }
+
+    /// The base URL, which holds no secret.
+    pub(crate) fn origin(&self) -> &str {
+        &self.base
+    }
+
+    /// Whether the service is spoken to in https.
+    pub(crate) fn is_https(&self) -> bool {
+        self.base.starts_with("https:")
+    }
+}
+
+fn certificate(config: &ApiConfig) -> Result<Option<reqwest::Certificate>, ApiError> {
+    let Some(path) = &config.ca_cert else {
+        return Ok(None);
+    };
+    let failed = |what: &dyn std::fmt::Display| {
+        ApiError::Config(format!(
+            "cannot use the certificate {}: {what}",
+            path.display()
+        ))
+    };
+    let pem = std::fs::read(path).map_err(|error| failed(&error))?;
+    reqwest::Certificate::from_pem(&pem)
+        .map(Some)
+        .map_err(|error| failed(&error))
+}
+
+/// Sends and waits for the head of the answer, `idle` at most.
+pub(crate) async fn send(request: RequestBuilder, idle: Duration) -> Result<Response, ApiError> {
+    match tokio::time::timeout(idle, Box::pin(request.send())).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(error)) => Err(ApiError::from_network(error)),
+        Err(_) => Err(ApiError::Timeout),
+    }
+}
+
+/// The next piece of a body, waited for `idle` at most.
+pub(crate) async fn chunk(
+    response: &mut Response,
+    idle: Duration,
+) -> Result<Option<Bytes>, ApiError> {
+    match tokio::time::timeout(idle, response.chunk()).await {
+        Ok(Ok(chunk)) => Ok(chunk),
+        Ok(Err(error)) => Err(ApiError::from_network(error)),
+        Err(_) => Err(ApiError::Timeout),
+    }
+}
+
+/// The whole body, `limit` bytes at most.
+pub(crate) async fn body(
+    mut response: Response,
+    idle: Duration,
+    limit: usize,
+) -> Result<Bytes, ApiError> {
+    let mut whole = BytesMut::new();
+    while let Some(piece) = chunk(&mut response, idle).await? {
+        if whole.len() + piece.len() > limit {
+            return Err(ApiError::BadReply("it is too long"));
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
+}
