@@ -1,0 +1,237 @@
+//! The command line: what can be typed, nothing about what it does.
+//!
+//! The bare form `megamount REMOTE:[PATH] MOUNTPOINT` is the mount; commands stand beside it as
+//! sub-commands. A remote always has a colon, so the two never collide. Clap reads the flags and
+//! the `MEGAMOUNT_*` environment, in this order of precedence; the configuration files come after
+//! (`config.rs`).
+
+mod options;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::env_vars as env;
+use crate::quantity::Switch;
+
+pub(crate) use options::{LogFormat, LogLevel, MountOptions, Settings};
+
+/// Everything that can be typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "megamount",
+    version,
+    about = "Mount a Mega (mega.nz) account as a directory",
+    long_about = "Mount a Mega (mega.nz) account as a directory.\n\n\
+        REMOTE is the name of a remote in ~/.config/megamount/config.toml, or of a remote of type \
+        mega in rclone's configuration. 'demo:' needs neither: it is a built-in Mega server with \
+        sample files.",
+    after_help = "Examples:\n  \
+        megamount demo: /mnt/mega            try it without an account\n  \
+        megamount work: /mnt/mega            mount the remote 'work'\n  \
+        megamount work:photos /mnt/photos    mount one folder of it\n  \
+        fusermount3 -u /mnt/mega             unmount\n\n\
+        Every option is also an environment variable (--write-back: MEGAMOUNT_WRITE_BACK) and a \
+        key of the configuration (write-back).\nA flag wins over the environment, and that over \
+        config.toml, and that over rclone.conf.\n\n\
+        Exit codes: 0 done, 1 usage or bad option, 2 other error, 3 not found, 4 login refused,\n\
+        5 network, 6 local disk or state, 10 unmounted with work left in the queue.",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    /// A command other than the bare mount.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// The bare form.
+    #[command(flatten)]
+    pub(crate) mount: BareMount,
+}
+
+/// The commands beside the bare mount.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Mount a remote (the same as without the word; what fingers used to rclone type)
+    #[command(hide = true)]
+    Mount(MountCommand),
+}
+
+/// The bare mount: its arguments are missing when a command is given instead.
+#[derive(Debug, Args)]
+pub(crate) struct BareMount {
+    /// What to mount: the name of a remote, a colon, and a folder on it if not all
+    #[arg(value_name = "REMOTE:[PATH]", required = true)]
+    remote: Option<String>,
+    /// Where: an empty directory
+    #[arg(value_name = "MOUNTPOINT", required = true)]
+    mountpoint: Option<PathBuf>,
+    #[command(flatten)]
+    program: ProgramOptions,
+    #[command(flatten)]
+    options: MountOptions,
+}
+
+/// A complete order to mount.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MountCommand {
+    /// What to mount: the name of a remote, a colon, and a folder on it if not all
+    #[arg(value_name = "REMOTE:[PATH]")]
+    pub(crate) remote: String,
+    /// Where: an empty directory
+    #[arg(value_name = "MOUNTPOINT")]
+    pub(crate) mountpoint: PathBuf,
+    /// What only the command line and the environment can say.
+    #[command(flatten)]
+    pub(crate) program: ProgramOptions,
+    /// What the configuration can say as well.
+    #[command(flatten)]
+    pub(crate) options: MountOptions,
+}
+
+/// Options that have no place in a configuration file.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ProgramOptions {
+    /// The configuration file [default: ~/.config/megamount/config.toml]
+    #[arg(long, value_name = "FILE", env = env::CONFIG, hide_env = true, help_heading = "Program")]
+    pub(crate) config: Option<PathBuf>,
+    /// Stay in the foreground and log to the terminal (automatic under systemd)
+    #[arg(short, long, env = env::FOREGROUND, hide_env = true, help_heading = "Program",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL", hide_possible_values = true)]
+    foreground: Option<Switch>,
+}
+
+impl ProgramOptions {
+    /// Whether to stay in the foreground by explicit wish.
+    pub(crate) fn foreground(&self) -> bool {
+        self.foreground.is_some_and(|switch| switch.0)
+    }
+}
+
+impl Cli {
+    /// The command to run; the bare form is the command `mount`.
+    pub(crate) fn into_command(self) -> Option<Command> {
+        if self.command.is_some() {
+            return self.command;
+        }
+        Some(Command::Mount(MountCommand {
+            remote: self.mount.remote?,
+            mountpoint: self.mount.mountpoint?,
+            program: self.mount.program,
+            options: self.mount.options,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<MountCommand, clap::Error> {
+        let cli = Cli::try_parse_from(std::iter::once(&"megamount").chain(args))?;
+        let Some(Command::Mount(mount)) = cli.into_command() else {
+            panic!("no mount in {args:?}");
+        };
+        Ok(mount)
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn bare_and_explicit_form_are_the_same() {
+        for prefix in [&[][..], &["mount"][..]] {
+            let mut args = prefix.to_vec();
+            args.extend(["work:a b", "/m", "--write-back", "1m", "-f", "--read-only"]);
+            let mount = parse(&args).unwrap();
+            assert_eq!(mount.remote, "work:a b");
+            assert_eq!(mount.mountpoint, PathBuf::from("/m"));
+            assert!(mount.program.foreground());
+            assert_eq!(mount.options.read_only, Some(Switch(true)));
+            assert_eq!(mount.options.write_back.unwrap().0.as_secs(), 60);
+        }
+    }
+
+    #[test]
+    fn options_may_come_first_and_switches_can_be_turned_off() {
+        let mount = parse(&["--hard-delete=false", "--read-only", "work:", "/m"]).unwrap();
+        assert_eq!(mount.options.hard_delete, Some(Switch(false)));
+        assert_eq!(mount.remote, "work:");
+    }
+
+    #[test]
+    fn missing_arguments_are_named() {
+        let error = parse(&[]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
+        let error = parse(&["work:"]).unwrap_err();
+        assert!(error.to_string().contains("MOUNTPOINT"), "{error}");
+    }
+
+    #[test]
+    fn bad_values_name_the_option_and_the_form() {
+        let error = parse(&["work:", "/m", "--cache-size", "lots"])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("--cache-size") && error.contains("10GiB"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn help_names_every_default() {
+        // Lines are wrapped anywhere.
+        let help = Cli::command().render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let settings = MountOptions::default().resolve();
+        for default in [
+            settings.cache_size.to_string(),
+            settings.cache_min_free.to_string(),
+            settings.memory.to_string(),
+            settings.write_back.to_string(),
+            settings.write_back_max.to_string(),
+            settings.drain.to_string(),
+            settings.timeout.to_string(),
+            settings.attr_timeout.to_string(),
+            settings.uploads.to_string(),
+            settings.streams.to_string(),
+        ] {
+            assert!(
+                help.contains(&format!("[default: {default}]")),
+                "{default}\n{help}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_option_has_its_environment_variable() {
+        let mut names: Vec<_> = Cli::command()
+            .get_arguments()
+            .filter(|arg| {
+                arg.get_long()
+                    .is_some_and(|l| l != "help" && l != "version")
+            })
+            .map(|arg| {
+                let name = arg.get_long().unwrap().replace('-', "_").to_uppercase();
+                let env = arg
+                    .get_env()
+                    .unwrap_or_default()
+                    .to_str()
+                    .unwrap()
+                    .to_owned();
+                assert_eq!(env, format!("MEGAMOUNT_{name}"));
+                env
+            })
+            .collect();
+        names.sort();
+        let mut listed = env::OPTION_VARIABLES.to_vec();
+        listed.sort();
+        assert_eq!(names, listed);
+    }
+}

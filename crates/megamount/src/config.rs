@@ -1,0 +1,243 @@
+//! From the REMOTE argument to an account and its options.
+//!
+//! Looks a remote up in our `config.toml`, then among the remotes of type `mega` in rclone's
+//! configuration, then among the built-in ones (`demo`). Reads files, writes none: rclone's
+//! configuration is never written. Files with secrets that others can read are refused.
+
+mod file;
+mod rclone;
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::cli::MountOptions;
+use crate::failure::Failure;
+use crate::paths;
+
+/// The name of the built-in emulator, unless a configuration uses it for something else.
+pub(crate) const DEMO: &str = "demo";
+
+/// The REMOTE argument: `name:path`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RemoteSpec {
+    /// The remote's name, which is also a safe directory name.
+    pub(crate) name: String,
+    /// The path below its root, without leading, trailing or doubled slashes; empty for all.
+    pub(crate) path: String,
+}
+
+/// A remote as configured.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Remote {
+    /// Its name.
+    pub(crate) name: String,
+    /// What it is.
+    pub(crate) kind: RemoteKind,
+    /// Its options over the defaults of the configuration: the layers below the environment.
+    pub(crate) options: MountOptions,
+}
+
+/// What a remote is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum RemoteKind {
+    /// The embedded emulator with sample files.
+    Demo,
+    /// An account.
+    Account(Account),
+}
+
+/// How to log in to an account.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Account {
+    /// The e-mail address.
+    pub(crate) user: String,
+    /// Where the password comes from.
+    pub(crate) password: PasswordSource,
+    /// A command that prints the current two-factor code.
+    pub(crate) totp_command: Option<String>,
+    /// A session of rclone that can be taken over, if its configuration has one.
+    pub(crate) session: Option<ForeignSession>,
+}
+
+/// Where a password comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum PasswordSource {
+    /// Obscured as rclone does it.
+    Obscured(String),
+    /// The first line a shell command prints.
+    Command(String),
+    /// The first line of a file.
+    File(PathBuf),
+    /// Nothing is configured: ask.
+    Ask,
+}
+
+/// A session that another program left behind, as text.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct ForeignSession {
+    /// The session id, 58 characters.
+    pub(crate) session_id: String,
+    /// The master key, standard base64.
+    pub(crate) master_key: String,
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account").finish_non_exhaustive()
+    }
+}
+
+impl FromStr for RemoteSpec {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Self, Failure> {
+        let bad = || Failure::BadRemote {
+            given: text.to_owned(),
+        };
+        if is_public_link(text) {
+            return Err(Failure::PublicLink);
+        }
+        let (name, path) = text.split_once(':').ok_or_else(bad)?;
+        if !is_remote_name(name) {
+            return Err(bad());
+        }
+        if path.contains('\0') {
+            return Err(bad());
+        }
+        let parts: Vec<_> = path
+            .split('/')
+            .filter(|p| !p.is_empty() && *p != ".")
+            .collect();
+        if parts.contains(&"..") {
+            return Err(bad());
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            path: parts.join("/"),
+        })
+    }
+}
+
+/// Names match `[A-Za-z0-9_][A-Za-z0-9_. -]*` (architecture.md, "State directory").
+fn is_remote_name(name: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut chars = name.chars();
+    chars.next().is_some_and(word) && chars.all(|c| word(c) || matches!(c, '.' | ' ' | '-'))
+}
+
+/// `https://mega.nz/folder/...` and its older spellings.
+fn is_public_link(text: &str) -> bool {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    rest.is_some_and(|rest| {
+        ["mega.nz/", "mega.co.nz/", "www.mega.nz/", "mega.io/"]
+            .iter()
+            .any(|h| rest.starts_with(h))
+    })
+}
+
+/// Finds `name`; `config` is the value of `--config`.
+pub(crate) fn find(name: &str, config: Option<&Path>) -> Result<Remote, Failure> {
+    let config_path = paths::config_file(config)?;
+    let ours = file::load(&config_path, config.is_some())?;
+    let defaults = ours.defaults;
+    if let Some(remote) = ours.remotes.get(name) {
+        let account = remote.account(name, &config_path)?;
+        return Ok(Remote {
+            name: name.to_owned(),
+            kind: RemoteKind::Account(account),
+            options: remote.options.clone().or(defaults),
+        });
+    }
+    let theirs = rclone::load(&paths::rclone_candidates());
+    let mut known: Vec<_> = ours.remotes.into_keys().collect();
+    let mut rclone_path = None;
+    match theirs {
+        Ok(Some(theirs)) => {
+            if let Some(section) = theirs.remote(name)? {
+                return Ok(Remote {
+                    name: name.to_owned(),
+                    kind: RemoteKind::Account(section.account),
+                    options: defaults.or(section.options),
+                });
+            }
+            known.extend(theirs.names());
+            rclone_path = Some(theirs.path);
+        }
+        Ok(None) => {}
+        // What is wrong with rclone's file matters only to those who need it.
+        Err(_) if name == DEMO => {}
+        Err(rclone::Unusable::Encrypted(path)) => {
+            let (name, config) = (name.to_owned(), config_path);
+            return Err(Failure::RcloneEncrypted { path, name, config });
+        }
+        Err(rclone::Unusable::Failed(failure)) => return Err(failure),
+    }
+    if name == DEMO {
+        return Ok(Remote {
+            name: name.to_owned(),
+            kind: RemoteKind::Demo,
+            options: defaults,
+        });
+    }
+    known.sort();
+    known.dedup();
+    Err(Failure::UnknownRemote {
+        name: name.to_owned(),
+        known,
+        config: config_path,
+        rclone: rclone_path,
+    })
+}
+
+/// Proves that an obscured password can be revealed, so that the error names its file.
+fn check_obscured(name: &str, path: &Path, obscured: String) -> Result<PasswordSource, Failure> {
+    match crate::password::reveal(&obscured) {
+        Some(_) => Ok(PasswordSource::Obscured(obscured)),
+        None => Err(Failure::BadPassword {
+            name: name.to_owned(),
+            path: path.to_path_buf(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(text: &str) -> Option<(String, String)> {
+        text.parse::<RemoteSpec>()
+            .ok()
+            .map(|spec| (spec.name, spec.path))
+    }
+
+    #[test]
+    fn remotes_are_a_name_a_colon_and_a_path() {
+        let pair = |name: &str, path: &str| Some((name.to_owned(), path.to_owned()));
+        assert_eq!(spec("work:"), pair("work", ""));
+        assert_eq!(spec("work:/"), pair("work", ""));
+        assert_eq!(spec("work:a/b/"), pair("work", "a/b"));
+        assert_eq!(spec("work:/a//./b"), pair("work", "a/b"));
+        assert_eq!(spec("my mega.2:x:y"), pair("my mega.2", "x:y"));
+        for bad in [
+            "work",
+            ":",
+            "-w:",
+            ".w:",
+            " w:",
+            "a/b:c",
+            "w\u{f6}rk:",
+            "work:../x",
+            "",
+        ] {
+            assert_eq!(spec(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn links_are_recognised() {
+        let link = "https://mega.nz/folder/AAAA#BBBB".parse::<RemoteSpec>();
+        assert!(matches!(link, Err(Failure::PublicLink)));
+    }
+}

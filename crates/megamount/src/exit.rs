@@ -1,0 +1,75 @@
+//! Every exit code of the program, and which failure has which.
+//!
+//! Scripts and units depend on these numbers: they never change their meaning.
+
+use std::process::ExitCode;
+
+use crate::failure::Failure;
+
+/// Done; the mount answers, or was unmounted with nothing left to upload.
+pub(crate) const DONE: u8 = 0;
+/// Wrong usage: a bad option, argument or configuration file.
+pub(crate) const USAGE: u8 = 1;
+/// Any other error.
+pub(crate) const OTHER: u8 = 2;
+/// The remote or the path on it does not exist.
+pub(crate) const NOT_FOUND: u8 = 3;
+/// Mega refused the login.
+pub(crate) const LOGIN: u8 = 4;
+/// Mega could not be reached.
+pub(crate) const NETWORK: u8 = 5;
+/// Something local is in the way: the state directory, the disk, FUSE.
+pub(crate) const LOCAL: u8 = 6;
+/// Unmounted with work left in the queue; it goes on at the next mount.
+pub(crate) const WORK_LEFT: u8 = 10;
+
+/// The exit code of a failure.
+pub(crate) fn code(failure: &Failure) -> u8 {
+    match failure {
+        Failure::Usage(_)
+        | Failure::BadRemote { .. }
+        | Failure::PublicLink
+        | Failure::ConfigUnreadable { .. }
+        | Failure::ConfigInvalid { .. }
+        | Failure::ConfigExposed { .. }
+        | Failure::RcloneEncrypted { .. }
+        | Failure::BadPassword { .. }
+        | Failure::NoUser { .. }
+        | Failure::NotAFolder { .. }
+        | Failure::MountpointMissing { .. }
+        | Failure::MountpointNotDirectory { .. }
+        | Failure::MountpointNotEmpty { .. }
+        | Failure::MountpointBusy { .. }
+        | Failure::MountpointUnusable { .. }
+        | Failure::BelowMountpoint { .. } => USAGE,
+        Failure::UnknownRemote { .. } | Failure::PathNotFound { .. } => NOT_FOUND,
+        Failure::PasswordNeeded { .. }
+        | Failure::PasswordCommand { .. }
+        | Failure::PasswordFile { .. }
+        | Failure::WrongPassword { .. }
+        | Failure::CodeNeeded { .. }
+        | Failure::CodeWrong { .. }
+        | Failure::Unconfirmed { .. }
+        | Failure::Blocked { .. }
+        | Failure::SessionDead { .. }
+        | Failure::Refused { .. } => LOGIN,
+        Failure::Network { .. } => NETWORK,
+        Failure::NoFuseDevice
+        | Failure::FuseDevice { .. }
+        | Failure::NoFusermount
+        | Failure::AllowOtherForbidden { .. }
+        | Failure::NoHome
+        | Failure::LogFile { .. }
+        | Failure::StateLocked { .. }
+        | Failure::StateMismatch { .. }
+        | Failure::State { .. }
+        | Failure::Mount { .. } => LOCAL,
+        Failure::Relayed { code, .. } => *code,
+        Failure::Interrupted | Failure::ChildDied { .. } | Failure::Other(_) => OTHER,
+    }
+}
+
+/// `code` as the process result.
+pub(crate) fn status(code: u8) -> ExitCode {
+    ExitCode::from(code)
+}

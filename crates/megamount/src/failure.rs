@@ -1,0 +1,484 @@
+//! What can go wrong before or while mounting, in the user's words.
+//!
+//! Each variant is one situation; its text is one paragraph that says what is wrong and what to
+//! do next. The exit codes are in `exit.rs`. No text ever holds a password, key or session.
+
+use std::path::PathBuf;
+
+/// A failure that ends the program.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// A value or combination of options that cannot be.
+    #[error("{0}")]
+    Usage(String),
+    /// The REMOTE argument has not the form `name:[path]`.
+    #[error(
+        "'{given}' is not a remote. Write the name of a remote, a colon and, if wanted, a path: \
+         'work:' or 'work:photos/2024'. A name begins with a letter, digit or underscore, and \
+         has only those, dots, dashes and spaces. Try 'demo:' without any account."
+    )]
+    BadRemote {
+        /// What was given instead.
+        given: String,
+    },
+    /// A public link where a remote is expected.
+    #[error(
+        "public links cannot be mounted yet. Import the link into your account at mega.nz and \
+         mount the account."
+    )]
+    PublicLink,
+    /// No section of any configuration has that name.
+    #[error("there is no remote '{name}'. {}", known_remotes(known, config, rclone.as_deref()))]
+    UnknownRemote {
+        /// The name that was asked for.
+        name: String,
+        /// The names there are, sorted.
+        known: Vec<String>,
+        /// Where our configuration is or would be.
+        config: PathBuf,
+        /// The rclone configuration that was read, if there is one.
+        rclone: Option<PathBuf>,
+    },
+    /// A configuration file exists and cannot be read.
+    #[error(
+        "cannot read the configuration {path}: {reason}. Check its owner and mode \
+         ('ls -l {path}'), or name another one with --config."
+    )]
+    ConfigUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// A configuration file says something impossible.
+    #[error("the configuration {path} is not valid: {reason}")]
+    ConfigInvalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the place if known.
+        reason: String,
+    },
+    /// A configuration file holds secrets that others can read or change.
+    #[error(
+        "the configuration {path} holds a password and is open to other users (mode {mode:04o}). \
+         Close it with 'chmod 600 {path}', and change the password if somebody else uses this \
+         machine."
+    )]
+    ConfigExposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// rclone's configuration is encrypted and the remote is not in ours.
+    #[error(
+        "the rclone configuration {path} is encrypted, and there is no remote '{name}' in \
+         {config}. Either remove the encryption with 'rclone config encryption remove', or add \
+         '[remote.{name}]' with 'user' and 'pass-command' to {config}."
+    )]
+    RcloneEncrypted {
+        /// rclone's file.
+        path: PathBuf,
+        /// The remote that was asked for.
+        name: String,
+        /// Our own file.
+        config: PathBuf,
+    },
+    /// The `pass` of a remote is not in rclone's obscured form.
+    #[error(
+        "the 'pass' of remote '{name}' in {path} is not an obscured password. Make one with \
+         'rclone obscure', or use 'pass-command' or 'pass-file' instead of 'pass'."
+    )]
+    BadPassword {
+        /// The remote.
+        name: String,
+        /// The file it is in.
+        path: PathBuf,
+    },
+    /// A remote without an e-mail address.
+    #[error("the remote '{name}' in {path} has no 'user'. Add the e-mail address of the account.")]
+    NoUser {
+        /// The remote.
+        name: String,
+        /// The file it is in.
+        path: PathBuf,
+    },
+    /// No password is configured and nobody can be asked.
+    #[error(
+        "no password is known for {user}, and there is no terminal to ask for it. Set \
+         'pass-command', 'pass-file' or 'pass' for the remote '{name}', or mount it once from a \
+         terminal: the session is then kept."
+    )]
+    PasswordNeeded {
+        /// The remote.
+        name: String,
+        /// The account's e-mail address.
+        user: String,
+    },
+    /// A `pass-command` or `totp-command` failed.
+    #[error(
+        "the {what} of remote '{name}' failed: {reason}. Run the command by hand: it must print \
+         one line and exit with 0."
+    )]
+    PasswordCommand {
+        /// `pass-command` or `totp-command`.
+        what: &'static str,
+        /// The remote.
+        name: String,
+        /// What happened.
+        reason: String,
+    },
+    /// A `pass-file` cannot be read.
+    #[error("cannot read the password of remote '{name}' from {path}: {reason}.")]
+    PasswordFile {
+        /// The remote.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// Unknown user or wrong password; Mega does not tell which.
+    #[error(
+        "Mega does not accept the login of {user}: the e-mail address or the password is wrong. \
+         Log in at mega.nz with the same to see which, then correct the remote '{name}'."
+    )]
+    WrongPassword {
+        /// The remote.
+        name: String,
+        /// The account's e-mail address.
+        user: String,
+    },
+    /// The account needs a second factor and nobody can be asked.
+    #[error(
+        "the account {user} has two-factor authentication, and there is no terminal to ask for \
+         the code. Set 'totp-command' for the remote '{name}' to a command that prints the \
+         current code (for example 'oathtool --totp -b SECRET'), or mount it once from a \
+         terminal: the session is then kept."
+    )]
+    CodeNeeded {
+        /// The remote.
+        name: String,
+        /// The account's e-mail address.
+        user: String,
+    },
+    /// The second factor was wrong.
+    #[error(
+        "Mega does not accept the two-factor code for {user}. Codes are valid for half a minute: \
+         check that this machine's clock is right, and try again with a fresh one."
+    )]
+    CodeWrong {
+        /// The account's e-mail address.
+        user: String,
+    },
+    /// The e-mail address was never confirmed.
+    #[error(
+        "the account {user} is not confirmed yet. Follow the link in the e-mail that Mega sent \
+         when it was made, then try again."
+    )]
+    Unconfirmed {
+        /// The account's e-mail address.
+        user: String,
+    },
+    /// Mega has blocked the account.
+    #[error(
+        "Mega has blocked the account {user}. Log in at mega.nz: it says why and what to do. \
+         Nothing here can lift it."
+    )]
+    Blocked {
+        /// The account's e-mail address.
+        user: String,
+    },
+    /// The saved session is dead and a new login was not possible.
+    #[error(
+        "the saved session of {user} has ended on Mega's side (a changed password ends all \
+         sessions), and logging in again was not possible. Set a password for the remote \
+         '{name}', or mount it once from a terminal."
+    )]
+    SessionDead {
+        /// The remote.
+        name: String,
+        /// The account's e-mail address.
+        user: String,
+    },
+    /// The server refused for another reason.
+    #[error("Mega refused the request: {reason}. Try again later, or log in at mega.nz.")]
+    Refused {
+        /// The server's answer in words.
+        reason: String,
+    },
+    /// The server cannot be reached.
+    #[error(
+        "cannot reach Mega at {origin}: {reason}. Check the network connection and --proxy, then \
+         try again."
+    )]
+    Network {
+        /// Scheme, host and port of the server.
+        origin: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The path of `remote:path` does not exist.
+    #[error(
+        "there is no folder '{path}' on '{remote}:'. Mount '{remote}:' to see what is there; \
+         Mega distinguishes upper and lower case."
+    )]
+    PathNotFound {
+        /// The remote.
+        remote: String,
+        /// The path below it.
+        path: String,
+    },
+    /// The path of `remote:path` is a file.
+    #[error(
+        "'{remote}:{path}' is a file, and only folders can be mounted. Mount the folder it is in."
+    )]
+    NotAFolder {
+        /// The remote.
+        remote: String,
+        /// The path below it.
+        path: String,
+    },
+    /// The mountpoint does not exist.
+    #[error("the mountpoint {path} does not exist. Make it with 'mkdir -p {path}'.")]
+    MountpointMissing {
+        /// The mountpoint.
+        path: PathBuf,
+    },
+    /// The mountpoint is a file.
+    #[error("the mountpoint {path} is not a directory. Choose an empty directory.")]
+    MountpointNotDirectory {
+        /// The mountpoint.
+        path: PathBuf,
+    },
+    /// The mountpoint has entries, which the mount would hide.
+    #[error(
+        "the mountpoint {path} is not empty; a mount would hide what is in it. Choose an empty \
+         directory."
+    )]
+    MountpointNotEmpty {
+        /// The mountpoint.
+        path: PathBuf,
+    },
+    /// A FUSE file system is mounted there.
+    #[error(
+        "something is mounted at {path} already: {source_name} (type {fs_type}). Unmount it with \
+         'fusermount3 -u {path}', or choose another directory."
+    )]
+    MountpointBusy {
+        /// The mountpoint.
+        path: PathBuf,
+        /// What is mounted.
+        source_name: String,
+        /// Its file system type.
+        fs_type: String,
+    },
+    /// The mountpoint cannot be looked at.
+    #[error("cannot use the mountpoint {path}: {reason}.")]
+    MountpointUnusable {
+        /// The mountpoint.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// One of our own files would lie inside the mount.
+    #[error(
+        "the {what} {path} lies below the mountpoint {mountpoint}: the mount would wait for \
+         itself. Move it elsewhere with {option}."
+    )]
+    BelowMountpoint {
+        /// What it is, in words.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// The mountpoint.
+        mountpoint: PathBuf,
+        /// The option that moves it.
+        option: &'static str,
+    },
+    /// `/dev/fuse` is missing.
+    #[error(
+        "/dev/fuse does not exist. Load the kernel module with 'modprobe fuse' as root; in a \
+         container, pass the device in with '--device /dev/fuse --cap-add SYS_ADMIN'."
+    )]
+    NoFuseDevice,
+    /// `/dev/fuse` cannot be opened.
+    #[error(
+        "cannot open /dev/fuse: {reason}. Its mode should be 0666; in a container, pass the \
+         device in with '--device /dev/fuse --cap-add SYS_ADMIN'."
+    )]
+    FuseDevice {
+        /// What the system said.
+        reason: String,
+    },
+    /// No fusermount3 for an unprivileged mount.
+    #[error(
+        "fusermount3 was not found, and only root can mount without it. Install the package \
+         fuse3 ('apt install fuse3')."
+    )]
+    NoFusermount,
+    /// `user_allow_other` is not set.
+    #[error(
+        "{option} is not allowed to users here. Ask root to put the line 'user_allow_other' into \
+         /etc/fuse.conf, or leave {option} away."
+    )]
+    AllowOtherForbidden {
+        /// The option.
+        option: &'static str,
+    },
+    /// Neither HOME nor the user database names a home directory.
+    #[error(
+        "the home directory is not known (HOME is not set). Set HOME, or give --config, \
+         --state-dir and --cache-dir."
+    )]
+    NoHome,
+    /// The log file cannot be opened.
+    #[error("cannot write the log file {path}: {reason}. Choose another one with --log-file.")]
+    LogFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// Another process works on the state directory.
+    #[error(
+        "'{remote}:' is in use already: {holder}. A remote can be mounted once at a time; \
+         unmount the other one with 'fusermount3 -u' first{}. To mount a second folder of the \
+         same account at the same time, mount the whole account once.",
+        if *draining { ", or wait: it may still be uploading after its unmount" } else { "" }
+    )]
+    StateLocked {
+        /// The remote.
+        remote: String,
+        /// Who has it: pid and mountpoint.
+        holder: String,
+        /// The holder has no mount any more.
+        draining: bool,
+    },
+    /// The state belongs to another account or server.
+    #[error(
+        "the state in {path} belongs to {reason}. Nothing was sent. Use another remote name or \
+         --state-dir for this account; or, if everything in it was uploaded, delete the directory."
+    )]
+    StateMismatch {
+        /// The state directory.
+        path: PathBuf,
+        /// Another account, or another server, in words.
+        reason: String,
+    },
+    /// The state directory cannot be used.
+    #[error("cannot use the state in {path}: {reason}.")]
+    State {
+        /// The state directory.
+        path: PathBuf,
+        /// What happened and what to do.
+        reason: String,
+    },
+    /// The kernel or fusermount3 refused the mount.
+    #[error("cannot mount at {path}: {reason}.")]
+    Mount {
+        /// The mountpoint.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// A signal arrived before the mount was ready.
+    #[error("interrupted before the mount was ready; nothing is mounted.")]
+    Interrupted,
+    /// The background process vanished without a word.
+    #[error(
+        "the background process ended before the mount was ready. Look into the log {log}, or \
+         run the same command with -f to see what happens."
+    )]
+    ChildDied {
+        /// Where it logged.
+        log: PathBuf,
+    },
+    /// Something the other of two processes has found.
+    #[error("{text}")]
+    Relayed {
+        /// Its exit code.
+        code: u8,
+        /// Its text.
+        text: String,
+    },
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// The second sentence of [`Failure::UnknownRemote`].
+fn known_remotes(
+    known: &[String],
+    config: &std::path::Path,
+    rclone: Option<&std::path::Path>,
+) -> String {
+    let places = match rclone {
+        Some(rclone) => format!("{} and {}", config.display(), rclone.display()),
+        None => config.display().to_string(),
+    };
+    if known.is_empty() {
+        format!(
+            "No remotes were found in {places}. Make one by putting '[remote.NAME]' with 'user' \
+             and 'pass-command' into {}, or try 'demo:' without any account.",
+            config.display()
+        )
+    } else {
+        let names: Vec<_> = known.iter().map(|name| format!("'{name}:'")).collect();
+        format!(
+            "Known are {} (from {places}), and 'demo:'.",
+            names.join(", ")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_remote_lists_the_known_ones() {
+        let failure = Failure::UnknownRemote {
+            name: "wrok".into(),
+            known: vec!["home".into(), "work".into()],
+            config: "/c/config.toml".into(),
+            rclone: Some("/c/rclone.conf".into()),
+        };
+        let text = failure.to_string();
+        assert!(text.contains("'home:', 'work:'"), "{text}");
+        assert!(text.contains("/c/rclone.conf"), "{text}");
+    }
+
+    #[test]
+    fn unknown_remote_without_any_says_how_to_make_one() {
+        let failure = Failure::UnknownRemote {
+            name: "x".into(),
+            known: vec![],
+            config: "/c/config.toml".into(),
+            rclone: None,
+        };
+        assert!(failure.to_string().contains("[remote.NAME]"));
+    }
+
+    #[test]
+    fn messages_are_one_paragraph() {
+        let samples = [
+            Failure::NoFusermount,
+            Failure::MountpointMissing { path: "/m".into() },
+            Failure::StateLocked {
+                remote: "w".into(),
+                holder: "pid 1".into(),
+                draining: true,
+            },
+            Failure::CodeNeeded {
+                name: "w".into(),
+                user: "a@b".into(),
+            },
+        ];
+        for failure in samples {
+            let text = failure.to_string();
+            assert!(!text.contains('\n') && !text.contains("  "), "{text:?}");
+            assert!(text.ends_with('.'), "{text:?}");
+        }
+    }
+}

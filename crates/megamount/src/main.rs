@@ -1,0 +1,49 @@
+//! megamount mounts a Mega (mega.nz) account as a directory.
+//!
+//! This crate is the program around the file system: the command line (`cli`), the configuration
+//! (`config`), starting and stopping (`mount`, `launch`, `notify`, `logging`), and the adaptor that
+//! puts mega-vfs behind the kernel's FUSE interface (`adaptor`). It is the only crate that names
+//! fuser, clap or daemonize, and it decides nothing about what a file operation means.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
+#![expect(dead_code, reason = "the mount itself comes next")]
+
+mod cli;
+mod config;
+mod env_vars;
+mod exit;
+mod failure;
+mod launch;
+mod logging;
+mod mount;
+mod mountpoint;
+mod notify;
+mod password;
+mod paths;
+mod quantity;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing is left to do when the terminal does not take the message.
+            let _ = error.print();
+            return exit::status(if error.use_stderr() {
+                exit::USAGE
+            } else {
+                exit::DONE
+            });
+        }
+    };
+    match cli.into_command() {
+        Some(Command::Mount(command)) => exit::status(mount::run(command)),
+        None => exit::status(exit::USAGE),
+    }
+}

@@ -1,0 +1,91 @@
+//! Everything that can be known and checked before forking.
+
+use std::path::PathBuf;
+
+use crate::cli::{MountCommand, Settings};
+use crate::config::{self, Remote, RemoteSpec};
+use crate::failure::Failure;
+use crate::mountpoint;
+use crate::paths::{self, RemotePaths};
+use crate::quantity::Mode;
+
+/// A checked order to mount.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    /// What to mount.
+    pub(super) remote: Remote,
+    /// Which folder of it; empty for all.
+    pub(super) sub_path: String,
+    /// Where, absolute and without links.
+    pub(super) mountpoint: PathBuf,
+    /// How.
+    pub(super) settings: Settings,
+    /// Our own files.
+    pub(super) paths: RemotePaths,
+    /// The umask of whoever started us.
+    pub(super) umask: Mode,
+}
+
+impl Plan {
+    /// Checks the whole order. Changes nothing but a dead mount of our own at the mountpoint.
+    pub(super) fn make(command: &MountCommand) -> Result<Self, Failure> {
+        let spec: RemoteSpec = command.remote.parse()?;
+        let remote = config::find(&spec.name, command.program.config.as_deref())?;
+        let settings = command.options.clone().or(remote.options.clone()).resolve();
+        let paths = paths::of_remote(&spec.name, &settings)?;
+        let mountpoint = mountpoint::prepare(&command.mountpoint)?;
+        check_outside(command, &settings, &paths, &mountpoint)?;
+        let allow = match (settings.allow_other, settings.allow_root) {
+            (true, true) => {
+                return Err(Failure::Usage(
+                    "--allow-other and --allow-root exclude each other. Keep one of them."
+                        .to_owned(),
+                ));
+            }
+            (true, false) => Some("--allow-other"),
+            (false, true) => Some("--allow-root"),
+            (false, false) => None,
+        };
+        mountpoint::check_fuse(allow)?;
+        Ok(Self {
+            remote,
+            sub_path: spec.path,
+            mountpoint,
+            settings,
+            paths,
+            umask: own_umask(),
+        })
+    }
+}
+
+/// Nothing we read or write may lie inside the mount.
+fn check_outside(
+    command: &MountCommand,
+    settings: &Settings,
+    paths: &RemotePaths,
+    mountpoint: &std::path::Path,
+) -> Result<(), Failure> {
+    let outside = |what, path: &std::path::Path, option| {
+        mountpoint::check_outside(mountpoint, what, path, option)
+    };
+    outside("state directory", &paths.state_dir, "--state-dir")?;
+    outside("cache directory", &paths.cache_dir, "--cache-dir")?;
+    if let Some(path) = &settings.log_file {
+        outside("log file", &paths::absolute(path)?, "--log-file")?;
+    }
+    outside(
+        "configuration",
+        &paths::config_file(command.program.config.as_deref())?,
+        "--config",
+    )?;
+    if let Some(path) = &settings.ca_cert {
+        outside("certificate", &paths::absolute(path)?, "--ca-cert")?;
+    }
+    Ok(())
+}
+
+/// The umask we were started with; ours becomes private.
+fn own_umask() -> Mode {
+    let private = rustix::fs::Mode::from_bits_truncate(0o077);
+    Mode((rustix::process::umask(private).bits() & 0o777) as u16)
+}
