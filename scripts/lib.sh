@@ -142,7 +142,7 @@ install_cargo_deny() {
             return 0
         fi
     done
-    cargo install cargo-deny --version "=$CARGO_DENY_VERSION" --locked --debug --quiet --force \
+    CARGO_PROFILE_DEV_DEBUG=false cargo install cargo-deny --version "=$CARGO_DENY_VERSION" --locked --debug --quiet --force \
         --root "$TOOLS_DIR" --target-dir "$TOOLS_DIR/build" || return
     # 700 MB that nothing needs again.
     rm -rf "$TOOLS_DIR/build"
