@@ -1,0 +1,81 @@
+//! Owns `u`, `g`, `ufa` (protocol/04): handing out storage URLs.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use super::{Args, handle, number, text};
+use crate::cs::{Answer, Context};
+use crate::state::{State, Upload};
+
+/// `u`.
+pub(crate) fn upload(state: &mut State, context: &Context<'_>, user: &str, args: &Args) -> Answer {
+    let Some(size) = number(args, "s").and_then(|s| u64::try_from(s).ok()) else {
+        context.violation("u: no valid size");
+        return Answer::Error(-2);
+    };
+    let used = state.used.get(user).copied().unwrap_or(0);
+    if state.users.get(user).is_some_and(|u| used + size > u.quota) {
+        return Answer::Error(-17);
+    }
+    let upload = Upload {
+        user: user.to_owned(),
+        size,
+        v: number(args, "v").unwrap_or(0),
+        pieces: BTreeMap::new(),
+        started: false,
+        token: None,
+        reply: Vec::new(),
+        used: false,
+    };
+    match state.new_upload(upload) {
+        Ok(id) => Answer::Data(json!({"p": format!("{}/ul/{id}", context.shared.base_url)})),
+        Err(_) => Answer::Error(-18),
+    }
+}
+
+/// `g`.
+pub(crate) fn download(state: &State, context: &Context<'_>, args: &Args) -> Answer {
+    let node = if let Some(ph) = args.get("p").and_then(Value::as_str) {
+        state.links.get(ph).and_then(|l| state.node(l.node))
+    } else {
+        handle(args, "n").and_then(|h| state.node(h)).filter(|n| {
+            let own = context.user.as_deref().is_some_and(|u| state.access(u, n.h).is_some());
+            own || context.link.is_some_and(|root| state.ancestors(n.h).contains(&root))
+        })
+    };
+    let Some(node) = node.filter(|n| n.t == 0) else { return Answer::Error(-9) };
+    let mut reply = serde_json::Map::new();
+    reply.insert("s".into(), json!(node.s));
+    reply.insert("at".into(), json!(node.a));
+    reply.insert("msd".into(), json!(1));
+    if !node.fa.is_empty() {
+        reply.insert("fa".into(), json!(node.fa));
+    }
+    if number(args, "g").unwrap_or(0) != 0 {
+        let knobs = context.shared.knobs();
+        if knobs.transfer_left.is_some_and(|left| node.s > left) {
+            reply.insert("e".into(), json!(-17));
+            reply.insert("tl".into(), json!(knobs.transfer_wait));
+            return Answer::Data(Value::from(reply));
+        }
+        let epoch = context.shared.url_epoch.load(Ordering::Relaxed);
+        let base = format!("{}/dl/{}.{epoch}", context.shared.base_url, node.h);
+        let raid = number(args, "v") == Some(2)
+            && knobs.raid_min_size.is_some_and(|least| node.s >= least && node.s > 0);
+        let url = if raid {
+            json!((0..6).map(|part| format!("{base}.{part}")).collect::<Vec<_>>())
+        } else {
+            json!(base)
+        };
+        reply.insert("g".into(), url);
+    }
+    Answer::Data(Value::from(reply))
+}
+
+/// `ufa`: where to put or get thumbnails.
+pub(crate) fn thumbnail(context: &Context<'_>, args: &Args) -> Answer {
+    let path = if text(args, "fah").is_empty() { "ulfa" } else { "dlfa" };
+    Answer::Data(json!({"p": format!("{}/{path}/1", context.shared.base_url)}))
+}
