@@ -1,0 +1,108 @@
+//! Reading: ranged, parallel, cached, verified.
+//!
+//! [`Downloads`] owns what all files share (connections, memory, the quota gate) and hands out one
+//! [`RemoteFile`] per node for as long as anybody holds it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use mega_api::Api;
+use mega_crypto::FileKey;
+use mega_proto::NodeHandle;
+use mega_store::Store;
+use tokio::runtime::Handle;
+
+use crate::limits::TransferLimits;
+
+mod cursor;
+mod file;
+mod flight;
+mod lanes;
+mod pool;
+mod quota;
+mod remote;
+mod trouble;
+mod units;
+mod url;
+mod whole;
+
+pub use cursor::ReadCursor;
+pub use file::RemoteFile;
+
+/// A file of the server: where it is and what opens it.
+#[derive(Debug, Clone)]
+pub struct RemoteSource {
+    /// The node.
+    pub handle: NodeHandle,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its key.
+    pub key: FileKey,
+}
+
+/// All downloads of a process.
+#[derive(Debug)]
+pub struct Downloads {
+    shared: Arc<Shared>,
+    // Innermost lock: nothing else is taken while it is held.
+    open: Mutex<HashMap<NodeHandle, Weak<RemoteFile>>>,
+}
+
+/// What the files share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    api: Api,
+    store: Arc<Store>,
+    limits: TransferLimits,
+    runtime: Handle,
+    pool: pool::UnitPool,
+    quota: quota::QuotaGate,
+    lanes: lanes::Lanes,
+}
+
+impl Downloads {
+    /// Must be called inside the tokio runtime that is to do the work.
+    #[must_use]
+    pub fn new(api: Api, store: Arc<Store>, limits: TransferLimits) -> Self {
+        let pool = pool::UnitPool::new(limits.memory.pool());
+        let lanes = lanes::Lanes::new(limits.connections());
+        let runtime = Handle::current();
+        let quota = quota::QuotaGate::default();
+        let shared = Shared {
+            api,
+            store,
+            limits,
+            runtime,
+            pool,
+            quota,
+            lanes,
+        };
+        Self {
+            shared: Arc::new(shared),
+            open: Mutex::default(),
+        }
+    }
+
+    /// The file, shared with everybody who holds it already. Asks nothing of anybody.
+    #[must_use]
+    pub fn open(&self, source: RemoteSource) -> Arc<RemoteFile> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle = source.handle;
+        if let Some(file) = open.get(&handle).and_then(Weak::upgrade) {
+            return file;
+        }
+        // Entries of files nobody holds cost nothing but their place; clear them out now and then.
+        if open.len() >= 64 && open.len().is_power_of_two() {
+            open.retain(|_, file| file.strong_count() > 0);
+        }
+        let file = Arc::new(RemoteFile::new(source, Arc::clone(&self.shared)));
+        open.insert(handle, Arc::downgrade(&file));
+        file
+    }
+
+    /// When the server may be asked for bytes again, while the transfer quota is exhausted.
+    #[must_use]
+    pub fn over_quota_until(&self) -> Option<std::time::Instant> {
+        self.shared.quota.until()
+    }
+}

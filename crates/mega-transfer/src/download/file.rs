@@ -1,0 +1,755 @@
+//! One file of the server, readable at any place.
+//!
+//! Owns what is known about the file's bytes: the blob on disk, the units on their way or in memory,
+//! the download URL, whether the content was verified. Promises: a read is answered as soon as its own
+//! bytes are here; a unit is fetched once however many readers want it; every wait ends at a deadline;
+//! bytes known to be wrong are never returned. Never knows names or inodes.
+//!
+//! A read looks for its bytes in this order: blob, units in memory, pool; what is missing is launched
+//! as flights somebody waits for; what the cursor would like next is launched as read-ahead. Plaintext
+//! exists only in the buffer that is returned.
+
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use mega_crypto::{ContentCipher, FileKey};
+use mega_proto::NodeHandle;
+use mega_store::{Blob, UNIT};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::cursor::{Ahead, ReadCursor};
+use super::flight::{Flight, fly};
+use super::units::{FlightKind, Place, UnitTable};
+use super::url::{DownloadUrl, UrlSlot};
+use super::whole::WholeCheck;
+use super::{RemoteSource, Shared};
+use crate::error::TransferError;
+use crate::limits::Verify;
+use crate::runtime::InRuntime;
+
+/// Files up to this size are verified before their first byte (product promise 10).
+const SMALL: u64 = 1 << 20;
+/// The largest read-ahead window when the cache takes the bytes.
+const WINDOW: u64 = 64 << 20;
+/// Ranges of read-ahead requests: small ones answer sooner, large ones cost fewer round trips.
+const RANGES: (u64, u64) = (256 << 10, 8 << 20);
+/// What one step of [`RemoteFile::hydrate`] reads.
+const HYDRATE_STEP: u64 = 1 << 20;
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct RemoteFile {
+    handle: NodeHandle,
+    size: u64,
+    key: FileKey,
+    cipher: ContentCipher,
+    shared: Arc<Shared>,
+    blob: OnceLock<Option<Arc<Blob>>>,
+    /// Lock order: `table`, then the pool's lock. Never held across I/O or `await`.
+    table: Mutex<UnitTable>,
+    /// Changes whenever a unit arrives or a flight lands.
+    changed: watch::Sender<u64>,
+    url: UrlSlot,
+    pub(super) whole: WholeCheck,
+    /// The content served did not match its MAC, twice.
+    corrupt: AtomicBool,
+    /// Nothing is returned before the whole file was verified.
+    strict: AtomicBool,
+}
+
+impl RemoteFile {
+    pub(super) fn new(source: RemoteSource, shared: Arc<Shared>) -> Self {
+        let strict = match shared.limits.verify {
+            Verify::Background => source.size <= SMALL,
+            Verify::BeforeRead => true,
+            Verify::Off => false,
+        };
+        Self {
+            handle: source.handle,
+            size: source.size,
+            cipher: ContentCipher::new(&source.key.aes_key(), &source.key.nonce()),
+            key: source.key,
+            shared,
+            blob: OnceLock::new(),
+            table: Mutex::default(),
+            changed: watch::Sender::new(0),
+            url: UrlSlot::default(),
+            whole: WholeCheck::default(),
+            corrupt: AtomicBool::new(false),
+            strict: AtomicBool::new(strict),
+        }
+    }
+
+    /// The node whose content this is.
+    #[must_use]
+    pub fn handle(&self) -> NodeHandle {
+        self.handle
+    }
+
+    /// The content's length in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether the content served was found not to match its MAC, twice; reads fail from then on.
+    #[must_use]
+    pub fn is_corrupt(&self) -> bool {
+        self.corrupt.load(Ordering::Acquire)
+    }
+
+    /// Whether the whole content is cached and was verified.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        self.size == 0
+            || self
+                .blob()
+                .is_some_and(|blob| blob.is_complete() && blob.is_verified())
+    }
+
+    /// The cached ciphertext, if the cache is on.
+    #[must_use]
+    pub fn blob(&self) -> Option<&Arc<Blob>> {
+        let open = || match self.shared.store.cache().open(self.handle, self.size) {
+            Ok(blob) => Some(blob),
+            Err(error) => {
+                tracing::debug!(node = %self.handle, %error, "not cached on disk");
+                None
+            }
+        };
+        self.blob.get_or_init(open).as_ref()
+    }
+
+    /// Decrypted bytes if they are here (and verified where that is asked for): `len` of them from
+    /// `offset`, fewer only at the end of the file. `None` means that [`read`](Self::read) is needed.
+    ///
+    /// Never waits for the network. Does not advance read-ahead.
+    ///
+    /// # Errors
+    /// [`TransferError::Corrupt`]; failures of the local disk.
+    pub fn try_read(&self, offset: u64, len: usize) -> Result<Option<Bytes>, TransferError> {
+        self.try_range(&self.clamp(offset, len))
+    }
+
+    /// Decrypted bytes: `len` of them from `offset`, fewer only at the end of the file.
+    ///
+    /// Ready at the first poll when the bytes are here. May be polled outside of the runtime and be
+    /// dropped at any time.
+    ///
+    /// # Errors
+    /// [`TransferError::Timeout`] at the deadline; [`TransferError::OverQuota`] at once while the
+    /// quota is known to be exhausted; others as their descriptions say.
+    pub async fn read(
+        self: &Arc<Self>,
+        offset: u64,
+        len: usize,
+        cursor: &ReadCursor,
+    ) -> Result<Bytes, TransferError> {
+        let range = self.clamp(offset, len);
+        let ahead = cursor.note(&range, self.window());
+        let here = self.try_range(&range)?;
+        if let Some(bytes) = here {
+            if let Some(ahead) = ahead {
+                self.launch_ahead(ahead);
+            }
+            return Ok(bytes);
+        }
+        let this = Arc::clone(self);
+        InRuntime::new(&self.shared.runtime, async move {
+            this.read_slow(range, ahead).await
+        })
+        .await
+    }
+
+    /// Reads `range` from its start to its end, giving the plaintext piecewise to `sink` as
+    /// `(offset, bytes)`.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read); what `sink` fails with, as [`TransferError::Source`].
+    pub async fn hydrate<F>(
+        self: &Arc<Self>,
+        range: Range<u64>,
+        mut sink: F,
+    ) -> Result<(), TransferError>
+    where
+        F: FnMut(u64, Bytes) -> std::io::Result<()> + Send,
+    {
+        let cursor = ReadCursor::streaming(range.start);
+        let end = range.end.min(self.size);
+        let mut offset = range.start;
+        while offset < end {
+            let len = usize::try_from((end - offset).min(HYDRATE_STEP)).unwrap_or(usize::MAX);
+            let bytes = self.read(offset, len, &cursor).await?;
+            let count = bytes.len() as u64;
+            sink(offset, bytes).map_err(|error| TransferError::Source(Arc::new(error)))?;
+            offset += count;
+        }
+        Ok(())
+    }
+
+    async fn read_slow(
+        self: Arc<Self>,
+        range: Range<u64>,
+        ahead: Option<Ahead>,
+    ) -> Result<Bytes, TransferError> {
+        if self.is_strict() && !self.is_whole_verified() {
+            let pieces = self.verified().await?;
+            if let Some(pieces) = pieces {
+                return Ok(self.decrypted(&range, |unit| pieces.get(unit as usize).cloned()));
+            }
+        }
+        let deadline = Instant::now() + self.shared.limits.timeout;
+        let wanted = Wanted::new(&self, units_of(&range));
+        let mut watching = Vec::new();
+        let mut ahead = ahead;
+        loop {
+            let mut changed = self.changed.subscribe();
+            self.launch_demanded(&range, &mut watching)?;
+            if let Some(ahead) = ahead.take() {
+                self.launch_ahead(ahead);
+            }
+            if let Some(bytes) = self.try_range(&range)? {
+                drop(wanted);
+                return Ok(bytes);
+            }
+            // A background failure is no answer to somebody who waits: the next round launches anew.
+            watching.retain(|flight: &Arc<Flight>| {
+                !flight
+                    .error()
+                    .is_some_and(|error| error.is_passing() && flight.is_ahead())
+            });
+            if let Some(error) = watching.iter().find_map(|flight| final_error(flight)) {
+                return Err(error);
+            }
+            let waited = timeout_at(deadline, changed.changed()).await;
+            if waited.is_err() {
+                return Err(TransferError::Timeout);
+            }
+        }
+    }
+
+    /// All bytes of a range as ciphertext units, fetching what is missing; for whole-file checks.
+    /// Fails after the timeout without any progress.
+    pub(super) async fn collect(
+        self: &Arc<Self>,
+        units: Range<u64>,
+    ) -> Result<Vec<Bytes>, TransferError> {
+        let range = units.start * UNIT..(units.end * UNIT).min(self.size);
+        let _wanted = Wanted::new(self, units.clone());
+        let mut watching = Vec::new();
+        loop {
+            let mut changed = self.changed.subscribe();
+            self.launch_demanded(&range, &mut watching)?;
+            let mut pieces =
+                Vec::with_capacity(usize::try_from(units.end - units.start).unwrap_or(0));
+            for unit in units.clone() {
+                match self.unit(unit)? {
+                    Some(piece) => pieces.push(piece),
+                    None => break,
+                }
+            }
+            if pieces.len() as u64 == units.end - units.start {
+                return Ok(pieces);
+            }
+            watching.retain(|flight: &Arc<Flight>| {
+                !flight
+                    .error()
+                    .is_some_and(|error| error.is_passing() && flight.is_ahead())
+            });
+            if let Some(error) = watching.iter().find_map(|flight| final_error(flight)) {
+                return Err(error);
+            }
+            let deadline = Instant::now() + self.shared.limits.timeout;
+            if timeout_at(deadline, changed.changed()).await.is_err() {
+                return Err(TransferError::Timeout);
+            }
+        }
+    }
+
+    /// One unit's ciphertext from wherever it is.
+    fn unit(&self, unit: u64) -> Result<Option<Bytes>, TransferError> {
+        if let Some(data) = self.in_memory(unit) {
+            return Ok(Some(data));
+        }
+        let Some(blob) = self.blob() else {
+            return Ok(None);
+        };
+        let mut data = BytesMut::zeroed(unit_len(unit, self.size));
+        let whole = blob.read_at(unit * UNIT, &mut data).map_err(store_error)?;
+        Ok(whole.then(|| data.freeze()))
+    }
+
+    fn in_memory(&self, unit: u64) -> Option<Bytes> {
+        let here = self.table().data(unit);
+        here.or_else(|| self.shared.pool.get(self.handle, unit))
+    }
+
+    fn try_range(&self, range: &Range<u64>) -> Result<Option<Bytes>, TransferError> {
+        if range.is_empty() {
+            return Ok(Some(Bytes::new()));
+        }
+        if self.is_corrupt() {
+            return Err(TransferError::Corrupt);
+        }
+        if self.is_strict() && !self.is_whole_verified() {
+            return Ok(None);
+        }
+        let mut buffer = BytesMut::zeroed(range_len(range));
+        if let Some(blob) = self.blob()
+            && blob
+                .read_at(range.start, &mut buffer)
+                .map_err(store_error)?
+        {
+            self.decrypt(range.start, &mut buffer);
+            return Ok(Some(buffer.freeze()));
+        }
+        // Some of it is in memory only.
+        for unit in units_of(range) {
+            let (from, to) = overlap(range, unit);
+            let Some(target) = buffer.get_mut(from..to) else {
+                return Ok(None);
+            };
+            let within = usize::try_from((range.start + from as u64) - unit * UNIT).unwrap_or(0);
+            if let Some(data) = self.in_memory(unit) {
+                let Some(data) = data.get(within..within + target.len()) else {
+                    return Ok(None);
+                };
+                target.copy_from_slice(data);
+            } else {
+                let Some(blob) = self.blob() else {
+                    return Ok(None);
+                };
+                let at = range.start + from as u64;
+                if !blob.read_at(at, target).map_err(store_error)? {
+                    return Ok(None);
+                }
+            }
+        }
+        self.decrypt(range.start, &mut buffer);
+        Ok(Some(buffer.freeze()))
+    }
+
+    /// Plaintext of a range out of complete units.
+    fn decrypted(&self, range: &Range<u64>, unit_data: impl Fn(u64) -> Option<Bytes>) -> Bytes {
+        let mut buffer = BytesMut::with_capacity(range_len(range));
+        for unit in units_of(range) {
+            let (from, to) = overlap(range, unit);
+            let within = usize::try_from((range.start + from as u64) - unit * UNIT).unwrap_or(0);
+            if let Some(data) = unit_data(unit)
+                .as_ref()
+                .and_then(|d| d.get(within..within + to - from))
+            {
+                buffer.extend_from_slice(data);
+            }
+        }
+        self.decrypt(range.start, &mut buffer);
+        buffer.freeze()
+    }
+
+    pub(super) fn decrypt(&self, offset: u64, buffer: &mut [u8]) {
+        self.cipher.apply(offset, buffer);
+    }
+
+    pub(super) fn cipher(&self) -> &ContentCipher {
+        &self.cipher
+    }
+
+    /// Runs arithmetic or disk work on a blocking thread.
+    pub(super) fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Work<T> {
+        Work(self.shared.runtime.spawn_blocking(work))
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Waits until no arrived unit is still to be written to disk.
+    pub(super) async fn settled(&self) -> Result<(), TransferError> {
+        let mut changed = self.subscribe();
+        while !self.table().is_settled() {
+            let limit = self.shared.limits.timeout;
+            if timeout(limit, changed.changed()).await.is_err() {
+                return Err(TransferError::Timeout);
+            }
+        }
+        Ok(())
+    }
+
+    /// Read-ahead for work that reads the file from `offset` to its end.
+    pub(super) fn launch_onwards(self: &Arc<Self>, offset: u64) {
+        let range = offset..offset.saturating_add(self.window());
+        self.launch_ahead(Ahead {
+            range,
+            cancel: CancellationToken::new(),
+        });
+    }
+
+    /// Launches what `range` lacks and collects the flights that will bring the rest of it.
+    fn launch_demanded(
+        self: &Arc<Self>,
+        range: &Range<u64>,
+        watching: &mut Vec<Arc<Flight>>,
+    ) -> Result<(), TransferError> {
+        let mut launched = Vec::new();
+        let runs = self.missing(range);
+        let mut table = self.table();
+        let mut absent: Option<Range<u64>> = None;
+        let mut close =
+            |table: &mut UnitTable, run: Range<u64>, watching: &mut Vec<Arc<Flight>>| {
+                let flight = table.launch(run, FlightKind::Demand);
+                watching.push(Arc::clone(&flight));
+                launched.push(flight);
+            };
+        for unit in runs.into_iter().flatten() {
+            let free = match table.place(unit) {
+                Place::Absent => self.shared.pool.get(self.handle, unit).is_none(),
+                Place::Coming(flight) => {
+                    let stolen = table.steal(unit, &flight);
+                    if !stolen && !watching.iter().any(|known| known.id == flight.id) {
+                        watching.push(flight);
+                    }
+                    stolen
+                }
+                Place::Here => false,
+            };
+            if !free {
+                continue;
+            }
+            match &mut absent {
+                Some(run) if run.end == unit => run.end += 1,
+                _ => {
+                    if let Some(run) = absent.replace(unit..unit + 1) {
+                        close(&mut table, run, watching);
+                    }
+                }
+            }
+        }
+        if absent.is_some() {
+            // Nothing is asked while the quota is known to be exhausted: fail at once.
+            self.shared.quota.check()?;
+        }
+        if let Some(run) = absent {
+            close(&mut table, run, watching);
+        }
+        drop(table);
+        for flight in launched {
+            self.shared.runtime.spawn(fly(Arc::clone(self), flight));
+        }
+        Ok(())
+    }
+
+    /// Launches read-ahead within the file's connections.
+    fn launch_ahead(self: &Arc<Self>, ahead: Ahead) {
+        if ahead.cancel.is_cancelled() || self.is_corrupt() || self.shared.quota.check().is_err() {
+            return;
+        }
+        if self.blob().is_some_and(|blob| blob.is_complete()) {
+            return;
+        }
+        let range = ahead.range.start..ahead.range.end.min(self.size);
+        if range.is_empty() {
+            return;
+        }
+        let streams = self.shared.limits.connections();
+        let (least, most) = RANGES;
+        let window = ahead.range.end - ahead.range.start;
+        let per_flight = ((window / 8).clamp(least, most)) / UNIT;
+        let mut launched = Vec::new();
+        let runs = if self.table().background < streams {
+            self.missing(&range)
+        } else {
+            Vec::new()
+        };
+        let mut table = self.table();
+        let last = units_of(&range).end;
+        'runs: for run in runs {
+            let mut unit = run.start;
+            while unit < run.end {
+                if table.background >= streams {
+                    break 'runs;
+                }
+                if !self.is_absent(&table, unit) {
+                    unit += 1;
+                    continue;
+                }
+                let mut end = unit + 1;
+                while end < run.end && end - unit < per_flight && self.is_absent(&table, end) {
+                    end += 1;
+                }
+                // A short piece at the far edge grows while the reader comes nearer; do not pay a
+                // round trip for it now. At the end of the file it will not grow.
+                let far = unit * UNIT > range.start + window / 4;
+                let grows = end == last && last * UNIT < self.size;
+                if !(far && grows && end - unit < per_flight) {
+                    let kind = FlightKind::Ahead(ahead.cancel.clone());
+                    launched.push(table.launch(unit..end, kind));
+                }
+                unit = end;
+            }
+        }
+        table.intent = Some(ahead);
+        drop(table);
+        for flight in launched {
+            self.shared.runtime.spawn(fly(Arc::clone(self), flight));
+        }
+    }
+
+    fn is_absent(&self, table: &UnitTable, unit: u64) -> bool {
+        matches!(table.place(unit), Place::Absent)
+            && self.shared.pool.get(self.handle, unit).is_none()
+    }
+
+    /// Runs of units of `range` that are not on disk.
+    fn missing(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        match self.blob() {
+            None => vec![units_of(range)],
+            Some(blob) => blob.missing(range.clone()).iter().map(units_of).collect(),
+        }
+    }
+
+    /// A flight brought a unit: wake readers, then store it.
+    pub(super) async fn unit_arrived(self: &Arc<Self>, flight: &Flight, unit: u64, data: Bytes) {
+        self.whole.memory_changed();
+        if !self.table().arrived(flight, unit, &data) {
+            return;
+        }
+        self.bump();
+        let mut kept = false;
+        if let Some(blob) = self.blob().cloned() {
+            let data = data.clone();
+            let write = self.shared.runtime.spawn_blocking(move || {
+                blob.write_unit(unit, &data)
+                    .map(|kept| (kept, blob.is_complete()))
+            });
+            match write.await {
+                Ok(Ok((taken, complete))) => {
+                    kept = taken;
+                    if complete {
+                        self.completed();
+                    }
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(node = %self.handle, unit, %error, "the cache declined a unit");
+                }
+                Err(_) => {}
+            }
+        }
+        if !kept {
+            self.shared.pool.put(self.handle, unit, data);
+        }
+        self.table().stored(unit);
+        if self.is_strict() {
+            self.bump();
+        }
+    }
+
+    /// A flight ended.
+    pub(super) fn landed(self: &Arc<Self>, flight: &Flight) {
+        let intent = {
+            let mut table = self.table();
+            table.land(flight);
+            let failed = flight.error().is_some();
+            if failed { None } else { table.intent.take() }
+        };
+        self.bump();
+        if let Some(ahead) = intent {
+            self.launch_ahead(ahead);
+        }
+    }
+
+    /// Every unit is on disk: verify in the background unless that is done or not wanted.
+    fn completed(self: &Arc<Self>) {
+        self.adopt_verdict();
+        if self.shared.limits.verify != Verify::Off && !self.is_verified() {
+            self.start_check();
+        }
+    }
+
+    /// Drops everything fetched and the URL; from now on nothing is returned unverified.
+    pub(super) async fn distrust(&self) -> Result<(), TransferError> {
+        self.strict.store(true, Ordering::Release);
+        self.table().clear();
+        self.shared.pool.drop_node(self.handle);
+        self.whole.memory_changed();
+        self.url.expire_any().await;
+        if let Some(blob) = self.blob().cloned() {
+            let dropped = self
+                .shared
+                .runtime
+                .spawn_blocking(move || blob.drop_content())
+                .await;
+            dropped
+                .map_err(|_| TransferError::WorkerDied)?
+                .map_err(store_error)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn condemn(&self) {
+        self.corrupt.store(true, Ordering::Release);
+        self.bump();
+    }
+
+    pub(super) fn is_strict(&self) -> bool {
+        self.strict.load(Ordering::Acquire)
+    }
+
+    /// Verified on disk, or verified in memory with nothing new since.
+    fn is_whole_verified(&self) -> bool {
+        self.is_verified() || self.whole.is_memory_verified()
+    }
+
+    pub(super) fn key(&self) -> &FileKey {
+        &self.key
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(super) async fn url(&self, spent: Option<u64>) -> Result<DownloadUrl, TransferError> {
+        self.url
+            .get(
+                &self.shared.api,
+                self.handle,
+                self.size,
+                spent,
+                &self.shared.quota,
+            )
+            .await
+    }
+
+    pub(super) async fn url_spent(&self, generation: u64) {
+        self.url.expire(generation).await;
+    }
+
+    /// The largest window: with nothing on disk to hold it, what the pool can.
+    fn window(&self) -> u64 {
+        if self.blob().is_some() {
+            WINDOW
+        } else {
+            (self.shared.pool.capacity() / 4).min(WINDOW)
+        }
+    }
+
+    fn clamp(&self, offset: u64, len: usize) -> Range<u64> {
+        let start = offset.min(self.size);
+        start..start.saturating_add(len as u64).min(self.size)
+    }
+
+    pub(super) fn bump(&self) {
+        self.changed
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn table(&self) -> MutexGuard<'_, UnitTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Work on a blocking thread.
+pub(super) struct Work<T>(JoinHandle<T>);
+
+impl<T> Future for Work<T> {
+    type Output = Result<T, TransferError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0)
+            .poll(context)
+            .map_err(|_| TransferError::WorkerDied)
+    }
+}
+
+/// Keeps arriving units in memory for a reader until it is gone.
+struct Wanted {
+    file: Arc<RemoteFile>,
+    units: Range<u64>,
+}
+
+impl Wanted {
+    fn new(file: &Arc<RemoteFile>, units: Range<u64>) -> Self {
+        file.table().want(units.clone());
+        Self {
+            file: Arc::clone(file),
+            units,
+        }
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.file.table().unwant(self.units.clone());
+    }
+}
+
+/// The error that ends a wait for this flight, if any.
+fn final_error(flight: &Flight) -> Option<TransferError> {
+    flight
+        .error()
+        .filter(|error| !matches!(error, TransferError::Cancelled))
+        .cloned()
+}
+
+pub(super) fn store_error(error: mega_store::StoreError) -> TransferError {
+    TransferError::Store(Arc::new(error))
+}
+
+/// The units that a byte range touches.
+pub(super) fn units_of(range: &Range<u64>) -> Range<u64> {
+    if range.is_empty() {
+        return 0..0;
+    }
+    range.start / UNIT..range.end.div_ceil(UNIT)
+}
+
+/// Bytes of a unit of a file of `size` bytes.
+pub(super) fn unit_len(unit: u64, size: u64) -> usize {
+    usize::try_from(size.saturating_sub(unit * UNIT).min(UNIT)).unwrap_or(0)
+}
+
+fn range_len(range: &Range<u64>) -> usize {
+    usize::try_from(range.end - range.start).unwrap_or(usize::MAX)
+}
+
+/// The part of `range` inside `unit`, as positions relative to the range's start.
+fn overlap(range: &Range<u64>, unit: u64) -> (usize, usize) {
+    let from = range.start.max(unit * UNIT) - range.start;
+    let to = range.end.min((unit + 1) * UNIT) - range.start;
+    (
+        usize::try_from(from).unwrap_or(usize::MAX),
+        usize::try_from(to).unwrap_or(usize::MAX),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_unit_is_cut() {
+        assert_eq!(unit_len(0, 5), 5);
+        assert_eq!(unit_len(1, UNIT + 7), 7);
+        assert_eq!(unit_len(2, UNIT + 7), 0);
+    }
+
+    #[test]
+    fn overlaps_are_relative_to_the_range() {
+        let range = UNIT - 10..2 * UNIT + 5;
+        assert_eq!(units_of(&range), 0..3);
+        assert_eq!(overlap(&range, 0), (0, 10));
+        assert_eq!(overlap(&range, 1), (10, 10 + UNIT as usize));
+        assert_eq!(overlap(&range, 2), (10 + UNIT as usize, 15 + UNIT as usize));
+        assert_eq!(units_of(&(7..7)), 0..0);
+    }
+}
