@@ -205,7 +205,8 @@ fn directories() {
     measure(&mut contenders);
     println!("{NODES} nodes, thousands per second of one core:");
     for contender in &mut contenders {
-        println!("  {:32} {:8.0}", contender.name, contender.rate() / 1e3);
+        let rate = contender.rate() / 1e3;
+        println!("  {:32} {rate:8.0}", contender.name);
     }
 }
 

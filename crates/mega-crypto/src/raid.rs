@@ -73,8 +73,8 @@ pub fn split(cipher: &[u8]) -> [Vec<u8>; PARTS] {
 ///
 /// Each part given holds its bytes from the same line on, the one with which the result starts;
 /// parts end where the file ends. `length` must not reach past that end, which a missing part
-/// cannot show. `None` if more than one data part is missing, the parity is
-/// needed and missing, or a part is too short for `length` bytes.
+/// cannot show. `None` if more than one data part is missing, the parity is needed and missing, or
+/// a part is too short for `length` bytes.
 pub fn join(parts: &[Option<&[u8]>; PARTS], length: usize) -> Option<Vec<u8>> {
     let sizes = part_sizes(length as u64);
     for (part, size) in parts.iter().zip(sizes) {
