@@ -64,7 +64,7 @@ impl Wrapper<ShareKey> {
 
 /// Every key that can unwrap node keys: the account's own, those of shares, a link's.
 ///
-/// Key schedules are kept, so that resolving a node costs well under a microsecond.
+/// Key schedules are kept, so that resolving a node costs about a microsecond.
 pub struct KeyRing {
     master: Option<Wrapper<MasterKey>>,
     me: Option<String>,
