@@ -60,7 +60,10 @@ impl AccountSpec {
 
     /// A version 1 account.
     pub fn v1(email: &str, password: &str) -> Self {
-        Self { version: 1, ..Self::new(email, password) }
+        Self {
+            version: 1,
+            ..Self::new(email, password)
+        }
     }
 }
 
@@ -125,7 +128,11 @@ pub(crate) fn add(state: &mut State, spec: &AccountSpec, default_quota: u64) -> 
         unconfirmed: spec.unconfirmed,
         zero_sid: spec.zero_sid,
         roots: state.new_roots(&handle),
-        attributes: [("firstname".to_owned(), (b64(spec.name.as_bytes()), b64(&[0; 8])))].into(),
+        attributes: [(
+            "firstname".to_owned(),
+            (b64(spec.name.as_bytes()), b64(&[0; 8])),
+        )]
+        .into(),
         created: crate::commands::now(),
     };
     state.put_user(user);
@@ -148,7 +155,9 @@ impl Emulator {
     /// Ends all sessions of an account, or of all accounts: the next use answers -15.
     pub fn end_sessions(&self, email: Option<&str>) {
         let mut state = self.shared.state();
-        let user = email.and_then(|e| state.user_by_email(e)).map(|u| u.handle.clone());
+        let user = email
+            .and_then(|e| state.user_by_email(e))
+            .map(|u| u.handle.clone());
         let dead: Vec<String> = state
             .sessions
             .iter()
@@ -180,8 +189,15 @@ impl Emulator {
 }
 
 /// See [`Emulator::set_account`].
-pub(crate) fn set_account(state: &mut State, email: &str, quota: Option<u64>, blocked: Option<u32>) {
-    let Some(mut user) = state.user_by_email(email).cloned() else { return };
+pub(crate) fn set_account(
+    state: &mut State,
+    email: &str,
+    quota: Option<u64>,
+    blocked: Option<u32>,
+) {
+    let Some(mut user) = state.user_by_email(email).cloned() else {
+        return;
+    };
     user.quota = quota.unwrap_or(user.quota);
     user.blocked = blocked.unwrap_or(user.blocked);
     state.put_user(user);
@@ -189,7 +205,9 @@ pub(crate) fn set_account(state: &mut State, email: &str, quota: Option<u64>, bl
 
 /// See [`Emulator::forget_events`].
 pub(crate) fn forget_events(state: &mut State, email: &str) {
-    let Some(user) = state.user_by_email(email).map(|u| u.handle.clone()) else { return };
+    let Some(user) = state.user_by_email(email).map(|u| u.handle.clone()) else {
+        return;
+    };
     // One step is lost for good, so that even a client that is up to date is too far behind.
     let change = state.begin(&user, None);
     state.announce(&change, &user, "zzz", r#""lost":1"#);

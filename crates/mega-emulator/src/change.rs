@@ -56,7 +56,11 @@ pub(crate) enum Tagged {
 impl State {
     /// Starts a change by `user`.
     pub(crate) fn begin(&mut self, user: &str, i: Option<String>) -> Change {
-        Change { group: self.new_group(), user: user.to_owned(), i }
+        Change {
+            group: self.new_group(),
+            user: user.to_owned(),
+            i,
+        }
     }
 
     /// Announces something that is not about nodes to one user.
@@ -75,11 +79,21 @@ impl State {
     ) {
         let mut per_user: BTreeMap<String, (String, String)> = BTreeMap::new();
         let mut views: BTreeMap<Option<Handle>, Vec<(String, View)>> = BTreeMap::new();
-        let all = new.iter().map(|(n, i)| (n, *i, false)).chain(old.iter().map(|n| (n, None, true)));
+        let all = new
+            .iter()
+            .map(|(n, i)| (n, *i, false))
+            .chain(old.iter().map(|n| (n, None, true)));
         for (node, index, second) in all {
             // Siblings share their audience unless a node is a share root itself.
-            let key = if self.shares.contains_key(&node.h) { Some(node.h) } else { node.p };
-            let audience = views.entry(key).or_insert_with(|| self.audience(node.h)).clone();
+            let key = if self.shares.contains_key(&node.h) {
+                Some(node.h)
+            } else {
+                node.p
+            };
+            let audience = views
+                .entry(key)
+                .or_insert_with(|| self.audience(node.h))
+                .clone();
             for (user, view) in audience {
                 let (f, f2) = per_user.entry(user).or_default();
                 let list = if second { f2 } else { f };
@@ -101,8 +115,11 @@ impl State {
     }
 
     fn announce_gone(&mut self, change: &Change, h: Handle, member: &str) {
-        let packet =
-            change.packet("d", true, &format!(r#""n":"{h}"{member},"ou":"{}""#, change.user));
+        let packet = change.packet(
+            "d",
+            true,
+            &format!(r#""n":"{h}"{member},"ou":"{}""#, change.user),
+        );
         for (user, _) in self.audience(h) {
             self.emit(&user, packet.clone(), change.group);
         }
@@ -172,10 +189,16 @@ impl State {
             self.put_node(next);
         }
         self.delete_node(h);
-        let mut rest: Vec<Arc<Node>> =
-            chain.iter().skip(1).filter_map(|n| self.node(n.h)).collect();
-        let first: Vec<_> =
-            if head { rest.drain(..rest.len().min(1)).map(|n| (n, None)).collect() } else { Vec::new() };
+        let mut rest: Vec<Arc<Node>> = chain
+            .iter()
+            .skip(1)
+            .filter_map(|n| self.node(n.h))
+            .collect();
+        let first: Vec<_> = if head {
+            rest.drain(..rest.len().min(1)).map(|n| (n, None)).collect()
+        } else {
+            Vec::new()
+        };
         if !first.is_empty() || !rest.is_empty() {
             self.announce_nodes(change, &first, &rest, Tagged::Yes);
         }
@@ -195,11 +218,14 @@ impl State {
         change: &Change,
         values: &[(String, String)],
     ) -> Vec<String> {
-        let Some(mut user) = self.users.get(&change.user).cloned() else { return Vec::new() };
+        let Some(mut user) = self.users.get(&change.user).cloned() else {
+            return Vec::new();
+        };
         let mut versions = Vec::new();
         for (name, value) in values {
             let version = crate::codec::b64(&self.random::<8>());
-            user.attributes.insert(name.clone(), (value.clone(), version.clone()));
+            user.attributes
+                .insert(name.clone(), (value.clone(), version.clone()));
             versions.push(version);
         }
         let names: Vec<&String> = values.iter().map(|(n, _)| n).collect();

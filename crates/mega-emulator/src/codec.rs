@@ -67,8 +67,10 @@ pub(crate) fn is_canonical(text: &str) -> bool {
 
 /// Decodes lower- or upper-case hexadecimal; an odd count of digits gets a leading zero.
 pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> =
-        text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
+    let digits: Vec<u8> = text
+        .chars()
+        .map(|c| c.to_digit(16).map(|d| d as u8))
+        .collect::<Option<_>>()?;
     let mut out = Vec::with_capacity(digits.len() / 2 + 1);
     let (head, rest) = digits.split_at(digits.len() % 2);
     out.extend_from_slice(head);

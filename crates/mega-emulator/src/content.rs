@@ -46,9 +46,16 @@ const READ: u64 = 1 << 20;
 impl Content {
     /// An empty content kept under `dir`, or in memory.
     pub(crate) fn create(dir: Option<&Path>, id: ContentId) -> std::io::Result<Self> {
-        let Some(dir) = dir else { return Ok(Self::Memory(RwLock::default())) };
+        let Some(dir) = dir else {
+            return Ok(Self::Memory(RwLock::default()));
+        };
         let path = dir.join("content").join(id.to_string());
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         Ok(Self::Disk(file))
     }
 
@@ -56,7 +63,10 @@ impl Content {
     pub(crate) fn store(&self, offset: u64, data: Vec<u8>) -> std::io::Result<()> {
         match self {
             Self::Memory(pieces) => {
-                pieces.write().unwrap_or_else(PoisonError::into_inner).insert(offset, Arc::new(data));
+                pieces
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(offset, Arc::new(data));
                 Ok(())
             }
             Self::Disk(file) => file.write_all_at(&data, offset),
@@ -70,12 +80,19 @@ impl Content {
         match self {
             Self::Memory(pieces) => {
                 let pieces = pieces.read().unwrap_or_else(PoisonError::into_inner);
-                let found = pieces.range(..=from).next_back().and_then(|(start, piece)| {
-                    let end = (start + piece.len() as u64).min(to);
-                    (end > from).then(|| {
-                        Slice::Piece(piece.clone(), (from - start) as usize, (end - start) as usize)
-                    })
-                });
+                let found = pieces
+                    .range(..=from)
+                    .next_back()
+                    .and_then(|(start, piece)| {
+                        let end = (start + piece.len() as u64).min(to);
+                        (end > from).then(|| {
+                            Slice::Piece(
+                                piece.clone(),
+                                (from - start) as usize,
+                                (end - start) as usize,
+                            )
+                        })
+                    });
                 found.ok_or_else(|| std::io::Error::other("content has a hole"))
             }
             Self::Disk(file) => {
@@ -138,5 +155,64 @@ pub(crate) fn raid_part(
     }
     let skip = (from - first_line * 16) as usize;
     let len = (to - from) as usize;
-    Ok(out.get(skip..(skip + len).min(out.len())).unwrap_or_default().to_vec())
+    Ok(out
+        .get(skip..(skip + len).min(out.len()))
+        .unwrap_or_default()
+        .to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::hex;
+
+    #[test]
+    fn raid_parts_match_the_vectors() {
+        let cases = [
+            (1, ["03", "03", "", "", "", ""]),
+            (
+                17,
+                [
+                    "700a11181f262d343b424950575e656c",
+                    "030a11181f262d343b424950575e656c",
+                    "73",
+                    "",
+                    "",
+                    "",
+                ],
+            ),
+            (
+                80,
+                [
+                    "030ad1d8042bd2f9254c531a21486f16",
+                    "030a11181f262d343b424950575e656c",
+                    "737a81888f969da4abb2b9c0c7ced5dc",
+                    "e3eaf1f8040b121920272e353c434a51",
+                    "585f666d747b828990979ea5acb3bac1",
+                    "c8cfd6dde4ebf2f9050c131a21282f36",
+                ],
+            ),
+            (
+                97,
+                [
+                    "030ad1d8042bd2f9254c531a21486f1690444b525960676e757c838a91989fa6",
+                    "030a11181f262d343b424950575e656c3d444b525960676e757c838a91989fa6",
+                    "737a81888f969da4abb2b9c0c7ced5dcad",
+                    "e3eaf1f8040b121920272e353c434a51",
+                    "585f666d747b828990979ea5acb3bac1",
+                    "c8cfd6dde4ebf2f9050c131a21282f36",
+                ],
+            ),
+        ];
+        for (size, parts) in cases {
+            let content = Content::create(None, 1).unwrap();
+            let data = (0..size).map(|i| ((i * 7 + 3) % 251) as u8).collect();
+            content.store(0, data).unwrap();
+            for (part, wanted) in (0_u64..).zip(parts) {
+                let len = raid_part_size(size, part);
+                let got = raid_part(&content, size, part, 0, len).unwrap();
+                assert_eq!(hex(&got), wanted, "part {part} of {size}");
+            }
+        }
+    }
 }

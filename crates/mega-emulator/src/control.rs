@@ -54,13 +54,19 @@ fn answer(
         }
         ("GET", "accounts") => {
             let state = shared.state();
-            let list = state.users.values().map(|u| json!({"user": u.handle, "email": u.email}));
+            let list = state
+                .users
+                .values()
+                .map(|u| json!({"user": u.handle, "email": u.email}));
             Ok(Some(list.collect()))
         }
         ("POST", "account") => {
             let change: Value = parse(request)?;
             let quota = change.get("quota").and_then(Value::as_u64);
-            let blocked = change.get("blocked").and_then(Value::as_u64).map(|b| b as u32);
+            let blocked = change
+                .get("blocked")
+                .and_then(Value::as_u64)
+                .map(|b| b as u32);
             let mut state = shared.state();
             crate::account::set_account(&mut state, email.unwrap_or_default(), quota, blocked);
             done
@@ -105,12 +111,16 @@ fn answer(
             done
         }
         ("POST", "expire-urls") => {
-            shared.url_epoch.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            shared
+                .url_epoch
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             done
         }
         ("POST", "end-sessions") => {
             let mut state = shared.state();
-            let user = email.and_then(|e| state.user_by_email(e)).map(|u| u.handle.clone());
+            let user = email
+                .and_then(|e| state.user_by_email(e))
+                .map(|u| u.handle.clone());
             let dead: Vec<String> = state
                 .sessions
                 .iter()

@@ -208,7 +208,8 @@ pub(crate) fn attribute_text(plain: &[u8]) -> Option<String> {
     let body = plain.strip_prefix(b"MEGA")?;
     let end = body.iter().position(|b| *b == 0).unwrap_or(body.len());
     let body = body.get(..end)?;
-    body.starts_with(b"{").then(|| String::from_utf8_lossy(body).into_owned())
+    body.starts_with(b"{")
+        .then(|| String::from_utf8_lossy(body).into_owned())
 }
 
 /// Applies the CTR key stream of a file at byte `offset`.
@@ -290,11 +291,14 @@ pub(crate) fn meta_mac(cipher: &Aes128, macs: impl IntoIterator<Item = Block>) -
 }
 
 /// Meta-MAC of a whole plaintext.
+#[cfg(test)]
 pub(crate) fn file_mac(key: &Block, nonce: &[u8; 8], plain: &[u8]) -> [u8; 8] {
     let cipher = aes(key);
     let macs: Vec<Block> = chunks(plain.len() as u64)
         .map(|(start, len)| {
-            let piece = plain.get(start as usize..(start + len) as usize).unwrap_or_default();
+            let piece = plain
+                .get(start as usize..(start + len) as usize)
+                .unwrap_or_default();
             chunk_mac(&cipher, nonce, piece)
         })
         .collect();
@@ -307,7 +311,11 @@ pub(crate) fn crc32(seed: u32, data: &[u8]) -> u32 {
     for b in data {
         c ^= u32::from(*b);
         for _ in 0..8 {
-            c = if c & 1 == 1 { (c >> 1) ^ 0xEDB8_8320 } else { c >> 1 };
+            c = if c & 1 == 1 {
+                (c >> 1) ^ 0xEDB8_8320
+            } else {
+                c >> 1
+            };
         }
     }
     !c
@@ -357,4 +365,149 @@ pub(crate) fn parse_fingerprint(raw: &[u8]) -> Option<(Block, i64)> {
         *o = *i;
     }
     Some((block_at(crc), i64::from_le_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{b64, hex, unb64, unhex};
+
+    fn generated(size: u64) -> Vec<u8> {
+        (0..size).map(|i| ((i * 7 + 3) % 251) as u8).collect()
+    }
+
+    // Known answers of protocol/07, so that both sides rest on the same independent values.
+    #[test]
+    fn password_keys() {
+        assert_eq!(
+            hex(&password_key_v1("")),
+            "93c467e37db0c7a4d1be3f810152cb56"
+        );
+        assert_eq!(
+            hex(&password_key_v1("password")),
+            "640339725e6ebd13a25f0052129f7cb1"
+        );
+        assert_eq!(
+            hex(&password_key_v1("p\u{e4}ssw\u{f6}rd")),
+            "f38493e354193dd028c8ed07d52c7a25"
+        );
+        let wide = "a\u{e9}\u{65e5}\u{1f600}z";
+        assert_eq!(
+            hex(&password_key_v1(wide)),
+            "ed4dddc70c07d3b98a39529b3fe759f6"
+        );
+        let uh = user_hash_v1("user@example.com", &password_key_v1("password"));
+        assert_eq!(b64(&uh), "hcVR9BZsYoY");
+        let salt = unb64("ryrOR-LuQKAy-lV-_yw2Biw4BwK1bU6Y405_v8lef0M").unwrap();
+        let (key, auth) = derive_v2("password", &salt);
+        assert_eq!(hex(&key), "9eb9729c37014c42d95472596deae75a");
+        assert_eq!(b64(&auth), "STeGmJEa7_Jfwxj2P-PMeQ");
+    }
+
+    #[test]
+    fn macs() {
+        let key = block_at(&unhex("f68931eb784d74c7f92f024e4e9c095b").unwrap());
+        let nonce = unhex("beadaa19d3a655b7").unwrap().try_into().unwrap();
+        for (size, mac) in [
+            (0, "0000000000000000"),
+            (1, "5cb470f42c4465b1"),
+            (15, "d7cf6ae7297465cc"),
+            (16, "ab2f5638eaecb282"),
+            (17, "582a866ada5d9a6b"),
+            (100, "437a3da521c9ddc4"),
+            (131071, "bb1f504cde1877d5"),
+            (131072, "d289503a183fff20"),
+            (131073, "d60eadde17f42134"),
+            (393216, "c19a99d1c82d5790"),
+            (400000, "a14553f8a5e377a1"),
+            (1048576, "ef8743a1556de0e3"),
+            (3670016, "0d32fe8749961e88"),
+            (4718592, "f115528dd7e43043"),
+            (4718593, "377cef84af244475"),
+        ] {
+            let plain = generated(size);
+            assert_eq!(hex(&file_mac(&key, &nonce, &plain)), mac, "{size} bytes");
+        }
+        let mut data = generated(33);
+        ctr(&key, &nonce, 0, &mut data);
+        assert_eq!(hex(&data[..17]), "3f17d6167b3949d6f68979f111a9d234b1");
+        let mut part = generated(33)[5..].to_vec();
+        ctr(&key, &nonce, 5, &mut part);
+        assert_eq!(part, &data[5..]);
+    }
+
+    #[test]
+    fn fingerprints() {
+        for (size, c) in [
+            (0, "AAAAAAAAAAAAAAAAAAAAAAQA8VNl"),
+            (1, "AwAAAAAAAAAAAAAAAAAAAAQA8VNl"),
+            (15, "AwoRGB8mLTQ7QklQV15lAAQA8VNl"),
+            (16, "AwoRGB8mLTQ7QklQV15lbAQA8VNl"),
+            (17, "ftNOYhRgDN0_oFyqKZuRsQQA8VNl"),
+            (18, "ftNOYpt_yMwgpmDmuPYB1QQA8VNl"),
+            (100, "pafUNxMnxn7zEVps4KL8ogQA8VNl"),
+            (1000, "ZOPSOAZNP7FA_1BeKy6-_wQA8VNl"),
+            (8191, "DqXAdU4I-wQXFRRmwkqCbAQA8VNl"),
+            (8192, "lghnPsN_RctXxs9dwlNBIQQA8VNl"),
+            (8193, "lghnPsN_RctXxs9dNla37AQA8VNl"),
+            (8256, "MNo6_7iybcXIaT-IFUs-CQQA8VNl"),
+            (20000, "3cOb8AONfqrGJd1Ky6Xu_QQA8VNl"),
+            (131072, "FvHD8Gfu7dcM5F1rGfaq6AQA8VNl"),
+            (1000003, "RrsfKFO-qwgHW4mqWQZxYwQA8VNl"),
+        ] {
+            let data = generated(size);
+            let crc = fingerprint_crc(size, |at, len| {
+                data[at as usize..at as usize + len].to_vec()
+            });
+            assert_eq!(b64(&fingerprint(&crc, 1_700_000_000)), c, "{size} bytes");
+            assert_eq!(
+                parse_fingerprint(&unb64(c).unwrap()),
+                Some((crc, 1_700_000_000))
+            );
+        }
+        for mtime in [0, 1, 255, 256, -1, i64::MAX, i64::MIN] {
+            let raw = fingerprint(&[7; 16], mtime);
+            assert_eq!(parse_fingerprint(&raw), Some(([7; 16], mtime)));
+        }
+    }
+
+    #[test]
+    fn handle_auth() {
+        let mk = block_at(&unhex("03b498048f02921c82f98c7e69c73e80").unwrap());
+        assert_eq!(
+            b64(&ecb_encrypt(&mk, b"abcdEFGHabcdEFGH")),
+            "bIGLDrlU-ruuBg1Q9MjJRA"
+        );
+    }
+
+    #[test]
+    fn rsa_of_a_session() {
+        let sid254 = unhex(
+            "6a716bded2716c81d6b738eefc1c5b784b626f63623551367469346d22a449e5bb9f66c6234836a5\
+             a99733cc01d38d197f0d46ec1cfe890ff86a06135e51ca6f7253c057c48be880e298b049a35b22c2\
+             ff030cf6de491177d00d53af38877ae1c7b9d9e9cfb5a7412887b73903a88e380e635cc63166fa75\
+             3ebfeabac4482131f39b933599d19011b5a8073a17579ae8e9e0f1ef725594df94d006639aec8272\
+             3836ce5d34e3b2735ef12d24c1629a3bd54627efc265595c1cc751d2f4b906caf37bb0f12d158431\
+             d801b112e37819f31283b3f4dc6af802f2346d21eaa5d332daa374fa5adbaf15a323a0d6df3dcad3\
+             628e22a430be5cad7826b981a5ed",
+        );
+        let pair = crate::rsa::KeyPair::embedded(0).unwrap();
+        let c = crate::rsa::encrypt(&pair.public_blob(), &sid254.unwrap()).unwrap();
+        assert_eq!(
+            b64(&c),
+            "B_9TpC_SZWOXAVmjK6UUWaZeuGpX2PnGaJdwAvARYa04W1x9EnnkmYTu-BKwlC9ONDXO0dZFpfP4HGJR\
+             bRuUUJBddcoB7NTYsdfN9p79v7n5XCAiMSoRe1kipcG7lRweJSLdM7Lb1DhnP9wavY4_VybYCz1y0XCq\
+             TdsJ_oQhgirUgmj-LedXE08KgE4N-hJuFd0RwqR-RiURqmD3Vd3mzlQM_6Cl6JNlQX5F3StiJVDt_awj\
+             Syek94sHSeXR0xnFcoq7A-6HM9MgeoNBF0135qMrAv5I4jTUSsiBpqQzyR1g5dFwUkO-pqI0hkenUHhC\
+             bW83Ks72PDcY0gZH2B2oBQ89"
+        );
+    }
+
+    #[test]
+    fn hashcash() {
+        let token = "RUvIePV2PNO8ofg8xp1aT5ugBcKSEzwKoLBw9o4E6F_fmn44eC3oMpv388UtFl2K";
+        assert!(crate::commands::login::hashcash_holds(token, "AQAAAA", 255));
+        assert!(crate::commands::login::hashcash_holds(token, "CQAAAA", 200));
+        assert!(!crate::commands::login::hashcash_holds(token, "AQAAAA", 1));
+    }
 }

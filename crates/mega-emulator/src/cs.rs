@@ -53,11 +53,17 @@ impl Context<'_> {
     }
 }
 
+/// Session and request id.
+type Key = (String, String);
+
+/// Body of a successful reply.
+type Reply200 = Arc<Vec<u8>>;
+
 /// Replies by (session, id); several bodies per id are kept apart.
 #[derive(Default)]
 pub(crate) struct ReplyCache {
-    entries: HashMap<(String, String), Vec<(Vec<u8>, Arc<Vec<u8>>)>>,
-    order: VecDeque<((String, String), usize)>,
+    entries: HashMap<Key, Vec<(Vec<u8>, Reply200)>>,
+    order: VecDeque<(Key, usize)>,
     bytes: usize,
 }
 
@@ -84,9 +90,14 @@ impl ReplyCache {
         let size = body.len() + reply.len();
         self.bytes += size;
         self.order.push_back((key.clone(), size));
-        self.entries.entry(key).or_default().push((body.to_vec(), reply));
+        self.entries
+            .entry(key)
+            .or_default()
+            .push((body.to_vec(), reply));
         while self.bytes > CACHE_BYTES || self.order.len() > CACHE_ENTRIES {
-            let Some((old, size)) = self.order.pop_front() else { break };
+            let Some((old, size)) = self.order.pop_front() else {
+                break;
+            };
             self.bytes -= size;
             if let Some(list) = self.entries.get_mut(&old) {
                 if !list.is_empty() {
@@ -102,8 +113,33 @@ impl ReplyCache {
 
 /// Commands that change nothing that other requests could depend on.
 const READING: &[&str] = &[
-    "us0", "us", "ug", "f", "uq", "g", "uga", "uk", "usl", "qbq", "pli", "gmf", "ftz", "log", "mfag",
-    "gpsa", "whyamiblocked", "pk", "sse", "gnotif", "gban", "asur", "abta", "sla", "stp", "ufa", "u",
+    "us0",
+    "us",
+    "ug",
+    "f",
+    "uq",
+    "g",
+    "uga",
+    "uk",
+    "usl",
+    "qbq",
+    "pli",
+    "gmf",
+    "ftz",
+    "log",
+    "mfag",
+    "gpsa",
+    "whyamiblocked",
+    "pk",
+    "sse",
+    "gnotif",
+    "gban",
+    "asur",
+    "abta",
+    "sla",
+    "stp",
+    "ufa",
+    "u",
 ];
 
 /// Commands that must come alone (protocol/01 section 2).
@@ -115,7 +151,9 @@ fn number(code: i64) -> Reply {
 
 /// The commands of a body, `None` when it is not an array of objects with a name.
 fn parse(body: &[u8]) -> Option<Vec<Map<String, Value>>> {
-    let Value::Array(list) = serde_json::from_slice(body).ok()? else { return None };
+    let Value::Array(list) = serde_json::from_slice(body).ok()? else {
+        return None;
+    };
     list.into_iter()
         .map(|c| match c {
             Value::Object(o) if o.get("a").is_some_and(Value::is_string) => Some(o),
@@ -141,7 +179,9 @@ pub(crate) fn serve(shared: &Shared, request: &Request) -> Reply {
         shared.tally.lock().faults += 1;
         return challenge(shared, easiness);
     }
-    crate::router::with_fault(shared, fault, || execute(shared, request, commands.as_deref()))
+    crate::router::with_fault(shared, fault, || {
+        execute(shared, request, commands.as_deref())
+    })
 }
 
 fn execute(shared: &Shared, request: &Request, commands: Option<&[Map<String, Value>]>) -> Reply {
@@ -197,12 +237,16 @@ fn execute(shared: &Shared, request: &Request, commands: Option<&[Map<String, Va
     };
     if !sid.is_empty() {
         let state = shared.state();
-        let Some(session) = state.sessions.get(sid) else { return number(-15) };
+        let Some(session) = state.sessions.get(sid) else {
+            return number(-15);
+        };
         context.user = Some(session.user.clone());
     }
     if let Some(n) = request.query("n") {
         let state = shared.state();
-        let Some(link) = n.get(..8).and_then(|ph| state.links.get(ph)) else { return number(-9) };
+        let Some(link) = n.get(..8).and_then(|ph| state.links.get(ph)) else {
+            return number(-9);
+        };
         context.link = Some(link.node);
     }
     crate::commands::create::verify_contents(&context, commands);
@@ -268,7 +312,11 @@ fn text(answer: Answer, version: i64) -> String {
         Answer::Unchanged(data) => format!("[0,{data}]"),
         Answer::Tree(t) => {
             let whole = t.text();
-            whole.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or("-1").to_owned()
+            whole
+                .strip_prefix('[')
+                .and_then(|t| t.strip_suffix(']'))
+                .unwrap_or("-1")
+                .to_owned()
         }
     }
 }
@@ -282,19 +330,32 @@ struct Turn<'a> {
 
 impl<'a> Turn<'a> {
     fn take(shared: &'a Shared, sid: &str, id: &str) -> Self {
-        let mut all = shared.outstanding.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = shared
+            .outstanding
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let list = all.entry(sid.to_owned()).or_default();
         if !sid.is_empty() && list.iter().any(|other| other != id) {
-            shared.tally.violation("two state-changing /cs requests of one session at a time");
+            shared
+                .tally
+                .violation("two state-changing /cs requests of one session at a time");
         }
         list.push(id.to_owned());
-        Self { shared, sid: sid.to_owned(), id: id.to_owned() }
+        Self {
+            shared,
+            sid: sid.to_owned(),
+            id: id.to_owned(),
+        }
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut all = self.shared.outstanding.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self
+            .shared
+            .outstanding
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(list) = all.get_mut(&self.sid) {
             if let Some(i) = list.iter().position(|id| *id == self.id) {
                 list.remove(i);
@@ -310,14 +371,22 @@ fn challenge(shared: &Shared, easiness: u8) -> Reply {
     let token = crate::codec::b64(&shared.state().random::<48>());
     let now = commands::now();
     let mut reply = Reply::status(402, "");
-    reply.headers.push(("X-Hashcash".into(), format!("1:{easiness}:{now}:{token}")));
-    shared.challenges.lock().unwrap_or_else(PoisonError::into_inner).insert(token);
+    reply
+        .headers
+        .push(("X-Hashcash".into(), format!("1:{easiness}:{now}:{token}")));
+    shared
+        .challenges
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(token);
     reply
 }
 
 /// Whether the request carries a valid solution of a challenge given out here.
 fn solved(shared: &Shared, request: &Request, easiness: u8) -> bool {
-    let Some(header) = request.header("x-hashcash") else { return false };
+    let Some(header) = request.header("x-hashcash") else {
+        return false;
+    };
     let parts: Vec<&str> = header.split(':').collect();
     let ok = match parts.as_slice() {
         ["1", token, prefix] => {
@@ -331,7 +400,9 @@ fn solved(shared: &Shared, request: &Request, easiness: u8) -> bool {
         _ => false,
     };
     if !ok {
-        shared.tally.violation(format!("wrong hashcash solution {header}"));
+        shared
+            .tally
+            .violation(format!("wrong hashcash solution {header}"));
     }
     ok
 }

@@ -21,9 +21,7 @@ struct Listener {
 
 fn listener(shared: &Shared, state: &State, request: &Request) -> Result<Listener, i64> {
     let user = match (request.query("sid"), request.query("n")) {
-        (Some(sid), _) if !sid.is_empty() => {
-            Some(state.sessions.get(sid).ok_or(-15)?.user.clone())
-        }
+        (Some(sid), _) if !sid.is_empty() => Some(state.sessions.get(sid).ok_or(-15)?.user.clone()),
         (_, Some(n)) => {
             n.get(..8).and_then(|ph| state.links.get(ph)).ok_or(-9)?;
             None
@@ -38,14 +36,21 @@ fn listener(shared: &Shared, state: &State, request: &Request) -> Result<Listene
         shared.tally.violation(format!("malformed sn {sn}"));
         return Err(-2);
     };
-    Ok(Listener { user, at: u64::from_be_bytes(raw) })
+    Ok(Listener {
+        user,
+        at: u64::from_be_bytes(raw),
+    })
 }
 
 impl Listener {
     /// Packets after the position: at most `limit`, but never half a change.
     fn packets(&self, state: &State, limit: usize) -> Result<(Vec<Event>, bool), i64> {
         let Some(events) = self.user.as_ref().and_then(|u| state.events.get(u)) else {
-            return if self.at == 0 { Ok((Vec::new(), false)) } else { Err(-6) };
+            return if self.at == 0 {
+                Ok((Vec::new(), false))
+            } else {
+                Err(-6)
+            };
         };
         if self.at < events.base || self.at > events.position() {
             return Err(-6);
@@ -53,7 +58,12 @@ impl Listener {
         let rest = || events.packets.iter().skip((self.at - events.base) as usize);
         let mut out: Vec<Event> = rest().take(limit.max(1)).cloned().collect();
         if let Some(last) = out.last().map(|e| e.group) {
-            out.extend(rest().skip(out.len()).take_while(|e| e.group == last).cloned());
+            out.extend(
+                rest()
+                    .skip(out.len())
+                    .take_while(|e| e.group == last)
+                    .cloned(),
+            );
         }
         let more = rest().count() > out.len();
         Ok((out, more))
@@ -77,7 +87,10 @@ fn reply(
     let mut more = more;
     if events.is_empty() {
         let sn = b64(&at.to_be_bytes());
-        return Reply::ok(format!(r#"{{"w":"{}","sn":"{sn}"}}"#, listener.wait_url(shared)));
+        return Reply::ok(format!(
+            r#"{{"w":"{}","sn":"{sn}"}}"#,
+            listener.wait_url(shared)
+        ));
     }
     let mut packets: Vec<String> = events.iter().map(|e| e.packet.to_string()).collect();
     match fault {
@@ -87,7 +100,10 @@ fn reply(
             at = listener.at + 1;
         }
         Some(FaultAction::DuplicateEvents) => {
-            packets = packets.iter().flat_map(|p| [p.clone(), p.clone()]).collect();
+            packets = packets
+                .iter()
+                .flat_map(|p| [p.clone(), p.clone()])
+                .collect();
         }
         Some(FaultAction::JunkEvents) => {
             packets.insert(0, r#"{"a":"zzz","x":[1,{"y":null}]}"#.into());
@@ -100,19 +116,33 @@ fn reply(
     }
     let ir = if more { r#","ir":1"# } else { "" };
     let sn = b64(&at.to_be_bytes());
-    Reply::ok(format!(r#"{{"a":[{}]{ir},"sn":"{sn}"}}"#, packets.join(",")))
+    Reply::ok(format!(
+        r#"{{"a":[{}]{ir},"sn":"{sn}"}}"#,
+        packets.join(",")
+    ))
 }
 
 fn reverse_nodes(packet: String) -> String {
-    let Ok(mut value) = serde_json::from_str::<Value>(&packet) else { return packet };
-    let Some(list) = value.pointer_mut("/t/f").and_then(Value::as_array_mut) else { return packet };
+    let Ok(mut value) = serde_json::from_str::<Value>(&packet) else {
+        return packet;
+    };
+    let Some(list) = value.pointer_mut("/t/f").and_then(Value::as_array_mut) else {
+        return packet;
+    };
     list.reverse();
     let list = Value::from(std::mem::take(list)).to_string();
     // Member order matters, so only the list is replaced.
-    match (packet.find(r#""f":["#), packet.find(r#"],"f2""#).or(packet.find(r#"]},"ou""#))) {
+    match (
+        packet.find(r#""f":["#),
+        packet.find(r#"],"f2""#).or(packet.find(r#"]},"ou""#)),
+    ) {
         (Some(from), Some(to)) if from < to => {
             let (head, tail) = (packet.get(..from + 4), packet.get(to + 1..));
-            format!("{}{list}{}", head.unwrap_or_default(), tail.unwrap_or_default())
+            format!(
+                "{}{list}{}",
+                head.unwrap_or_default(),
+                tail.unwrap_or_default()
+            )
         }
         _ => packet,
     }
@@ -125,8 +155,10 @@ pub(crate) fn poll(shared: &Shared, request: &Request, fault: Option<&FaultActio
     if request.query("c").is_some() && request.query("sn").is_none() {
         return Reply::ok(r#"{"c":[],"fsn":"AAAAAAAAAAA","lsn":"AAAAAAAAAAA"}"#);
     }
-    let got = listener(shared, &state, request)
-        .and_then(|l| l.packets(&state, limit).map(|(events, more)| (l, events, more)));
+    let got = listener(shared, &state, request).and_then(|l| {
+        l.packets(&state, limit)
+            .map(|(events, more)| (l, events, more))
+    });
     drop(state);
     match got {
         Ok((l, events, more)) => reply(shared, &l, &events, more, fault),
@@ -149,7 +181,8 @@ pub(crate) fn wait(
     loop {
         if request.query("sn").is_some() {
             let got = listener(shared, &state, request).and_then(|l| {
-                l.packets(&state, knobs.events_per_reply).map(|(events, more)| (l, events, more))
+                l.packets(&state, knobs.events_per_reply)
+                    .map(|(events, more)| (l, events, more))
             });
             match got {
                 Ok((l, events, more)) if !events.is_empty() => {

@@ -100,7 +100,10 @@ pub enum FaultAction {
 
 impl FaultAction {
     fn is_for_command(&self) -> bool {
-        matches!(self, Self::CommandError { .. } | Self::CommandReply { .. } | Self::ToRubbish)
+        matches!(
+            self,
+            Self::CommandError { .. } | Self::CommandReply { .. } | Self::ToRubbish
+        )
     }
 }
 
@@ -137,7 +140,15 @@ fn one() -> f64 {
 impl FaultRule {
     /// A rule that always fires.
     pub fn new(at: &str, action: FaultAction) -> Self {
-        Self { at: at.to_owned(), skip: 0, count: None, probability: 1.0, action, fired: 0, id: 0 }
+        Self {
+            at: at.to_owned(),
+            skip: 0,
+            count: None,
+            probability: 1.0,
+            action,
+            fired: 0,
+            id: 0,
+        }
     }
 
     /// A rule that fires at the next match only.
@@ -183,7 +194,13 @@ pub struct FaultControl {
 impl FaultControl {
     pub(crate) fn new(seed: u64) -> Self {
         let random = seed ^ 0x2545_F491_4F6C_DD1D;
-        Self { rules: Mutex::new(Rules { list: Vec::new(), next: 1, random }) }
+        Self {
+            rules: Mutex::new(Rules {
+                list: Vec::new(),
+                next: 1,
+                random,
+            }),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Rules> {
@@ -218,14 +235,16 @@ impl FaultControl {
 
     /// How often rule `id` has fired, 0 for unknown numbers.
     pub fn fired(&self, id: u64) -> u64 {
-        self.lock().list.iter().find(|r| r.id == id).map_or(0, |r| r.fired)
+        self.lock()
+            .list
+            .iter()
+            .find(|r| r.id == id)
+            .map_or(0, |r| r.fired)
     }
 
     /// The fault for a whole request at one of these points.
     pub(crate) fn for_request(&self, points: &[String]) -> Option<FaultAction> {
-        self.pick(|r| {
-            !r.action.is_for_command() && (r.at == "*" || points.iter().any(|p| *p == r.at))
-        })
+        self.pick(|r| !r.action.is_for_command() && (r.at == "*" || points.contains(&r.at)))
     }
 
     /// The fault for one command.

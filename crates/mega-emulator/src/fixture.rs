@@ -46,7 +46,11 @@ impl FixtureContent {
     }
 
     fn piece(&self, from: u64, len: u64) -> Vec<u8> {
-        let cut = |b: &[u8]| b.get(from as usize..(from + len) as usize).unwrap_or_default().to_vec();
+        let cut = |b: &[u8]| {
+            b.get(from as usize..(from + len) as usize)
+                .unwrap_or_default()
+                .to_vec()
+        };
         match self {
             Self::Bytes(b) => cut(b),
             Self::Text(t) => cut(t.as_bytes()),
@@ -61,7 +65,8 @@ pub fn pattern(seed: u64, from: u64, len: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(len as usize + 16);
     let first = from / 8;
     for word in first..(from + len).div_ceil(8) {
-        let mut v = word.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ seed.wrapping_mul(0xD1B5_4A32_D192_ED03);
+        let mut v =
+            word.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ seed.wrapping_mul(0xD1B5_4A32_D192_ED03);
         v = (v ^ (v >> 31)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         out.extend_from_slice(&(v ^ (v >> 29)).to_le_bytes());
     }
@@ -197,19 +202,29 @@ pub enum Fixture {
 impl Fixture {
     /// A folder.
     pub fn folder(path: &str) -> Self {
-        Self::Folder { path: path.to_owned() }
+        Self::Folder {
+            path: path.to_owned(),
+        }
     }
 
     /// A file with an mtime.
     pub fn file(path: &str, content: impl Into<Vec<u8>>, mtime: i64) -> Self {
         let content = FixtureContent::Bytes(content.into());
-        Self::File { path: path.to_owned(), content, mtime: Some(mtime) }
+        Self::File {
+            path: path.to_owned(),
+            content,
+            mtime: Some(mtime),
+        }
     }
 
     /// A file of patterned bytes, see [`pattern`].
     pub fn pattern(path: &str, size: u64, seed: u64) -> Self {
         let content = FixtureContent::Pattern { size, seed };
-        Self::File { path: path.to_owned(), content, mtime: Some(1_700_000_000) }
+        Self::File {
+            path: path.to_owned(),
+            content,
+            mtime: Some(1_700_000_000),
+        }
     }
 }
 
@@ -243,7 +258,11 @@ pub(crate) fn populate(shared: &Shared, email: &str, list: &[Fixture]) -> Outcom
     let Some(user) = state.user_by_email(email).map(|u| u.handle.clone()) else {
         return Err(EmulatorError::Invalid(format!("no account {email}")));
     };
-    let mut work = Work { state: &mut state, user, names: HashMap::new() };
+    let mut work = Work {
+        state: &mut state,
+        user,
+        names: HashMap::new(),
+    };
     let done: Outcome<Vec<String>> = list.iter().map(|f| work.apply(f)).collect();
     drop(state);
     shared.changed.notify_all();
@@ -263,15 +282,25 @@ impl Work<'_> {
     }
 
     fn root(&self, index: usize) -> Outcome<Handle> {
-        let roots = self.state.users.get(&self.user).map(|u| u.roots.as_slice()).unwrap_or_default();
-        roots.get(index).copied().ok_or_else(|| EmulatorError::Invalid("account without roots".into()))
+        let roots = self
+            .state
+            .users
+            .get(&self.user)
+            .map(|u| u.roots.as_slice())
+            .unwrap_or_default();
+        roots
+            .get(index)
+            .copied()
+            .ok_or_else(|| EmulatorError::Invalid("account without roots".into()))
     }
 
     fn child(&mut self, folder: Handle, name: &str) -> Option<Handle> {
         if !self.names.contains_key(&folder) {
             let mut names = HashMap::new();
             for h in self.state.child_handles(folder) {
-                let Some(node) = self.state.node(h) else { continue };
+                let Some(node) = self.state.node(h) else {
+                    continue;
+                };
                 if let Some(n) = self.state.name_of(&node) {
                     names.entry(n).or_insert(h);
                 }
@@ -364,10 +393,15 @@ impl Work<'_> {
     fn put(&mut self, mut node: Node, key: &NodeKey, name: &str) -> Handle {
         if let Some(parent) = node.p {
             for root in self.state.shares_above(parent) {
-                let ok = self.state.shares.get(&root).and_then(|s| unb64_array::<16>(&s.ok));
+                let ok = self
+                    .state
+                    .shares
+                    .get(&root)
+                    .and_then(|s| unb64_array::<16>(&s.ok));
                 let Some(ok) = ok else { continue };
                 let share = crypto::block_at(&crypto::ecb_decrypt(&self.mk(), &ok));
-                node.sk.push((root, b64(&crypto::ecb_encrypt(&share, &key.raw()))));
+                node.sk
+                    .push((root, b64(&crypto::ecb_encrypt(&share, &key.raw()))));
             }
             if let Some(names) = self.names.get_mut(&parent) {
                 names.entry(name.to_owned()).or_insert(node.h);
@@ -377,7 +411,8 @@ impl Work<'_> {
         self.state.put_node(node);
         let change = self.begin();
         if let Some(node) = self.state.node(h) {
-            self.state.announce_nodes(&change, &[(node, None)], &[], Tagged::Yes);
+            self.state
+                .announce_nodes(&change, &[(node, None)], &[], Tagged::Yes);
         }
         h
     }
@@ -411,15 +446,28 @@ impl Work<'_> {
     fn apply(&mut self, fixture: &Fixture) -> Outcome<String> {
         let handle = match fixture {
             Fixture::Folder { path } => self.folder(path)?,
-            Fixture::File { path, content, mtime } => {
+            Fixture::File {
+                path,
+                content,
+                mtime,
+            } => {
                 let (parent, name) = self.split(path)?;
                 self.add(parent, name, Some(content), *mtime)?
             }
-            Fixture::Named { parent, name, content, mtime } => {
+            Fixture::Named {
+                parent,
+                name,
+                content,
+                mtime,
+            } => {
                 let parent = self.folder(parent)?;
                 self.add(parent, name, content.as_ref(), *mtime)?
             }
-            Fixture::Overwrite { path, content, mtime } => {
+            Fixture::Overwrite {
+                path,
+                content,
+                mtime,
+            } => {
                 let old = self.find(path)?;
                 let (parent, name) = self.split(path)?;
                 let (id, key, crc) = self.store(content)?;
@@ -432,7 +480,8 @@ impl Work<'_> {
                 let superseded = self.state.supersede(old, h);
                 if let Some(node) = self.state.node(h) {
                     let old: Vec<_> = superseded.into_iter().collect();
-                    self.state.announce_nodes(&change, &[(node, None)], &old, Tagged::Yes);
+                    self.state
+                        .announce_nodes(&change, &[(node, None)], &old, Tagged::Yes);
                 }
                 self.names.remove(&parent);
                 h
@@ -465,7 +514,13 @@ impl Work<'_> {
                 node.content = Some(id);
                 self.put(node, &key, name)
             }
-            Fixture::Generated { parent, folders, fanout, files_per_folder, max_size } => {
+            Fixture::Generated {
+                parent,
+                folders,
+                fanout,
+                files_per_folder,
+                max_size,
+            } => {
                 let parent = self.folder(parent)?;
                 let id = self.state.regions.len() as u16 + 1;
                 let region = Region {
@@ -486,7 +541,9 @@ impl Work<'_> {
             Fixture::Rename { path, name } => {
                 let h = self.find(path)?;
                 let node = self.state.node(h);
-                let text = node.and_then(|n| self.state.attribute_text(&n)).unwrap_or_default();
+                let text = node
+                    .and_then(|n| self.state.attribute_text(&n))
+                    .unwrap_or_default();
                 let mut value: serde_json::Value = serde_json::from_str(&text).unwrap_or(json!({}));
                 if let serde_json::Value::Object(o) = &mut value {
                     o.insert("n".into(), json!(name));
@@ -542,7 +599,11 @@ impl Work<'_> {
 
     /// Shares a folder under its share key, which is made on first use.
     fn share(&mut self, h: Handle, target: &str, level: i64) -> Block {
-        let known = self.state.shares.get(&h).and_then(|s| unb64_array::<16>(&s.ok));
+        let known = self
+            .state
+            .shares
+            .get(&h)
+            .and_then(|s| unb64_array::<16>(&s.ok));
         let key = match known {
             Some(ok) => crypto::block_at(&crypto::ecb_decrypt(&self.mk(), &ok)),
             None => self.state.random::<16>(),
@@ -556,7 +617,11 @@ impl Work<'_> {
         let h = self.find(path)?;
         let node = self.state.node(h);
         let key = match node.filter(|n| n.t == 0) {
-            Some(file) => self.state.node_key(&file).map(|k| k.raw()).unwrap_or_default(),
+            Some(file) => self
+                .state
+                .node_key(&file)
+                .map(|k| k.raw())
+                .unwrap_or_default(),
             None => self.share(h, "EXP", 0).to_vec(),
         };
         let user = self.user.clone();
@@ -567,10 +632,18 @@ impl Work<'_> {
     fn broken(&mut self, path: &str, how: Brokenness) -> Outcome<Handle> {
         let (parent, name) = self.split(path)?;
         // Three chunks, ending on a boundary.
-        let content = FixtureContent::Pattern { size: 786_432, seed: 7 };
+        let content = FixtureContent::Pattern {
+            size: 786_432,
+            seed: 7,
+        };
         let (id, mut key, crc) = self.store(&content)?;
         let stored = key;
-        if let NodeKey::File { key: aes, nonce, mac } = &mut key {
+        if let NodeKey::File {
+            key: aes,
+            nonce,
+            mac,
+        } = &mut key
+        {
             let cipher = crypto::aes(aes);
             let mut macs: Vec<Block> = crypto::chunks(content.size())
                 .map(|(at, len)| crypto::chunk_mac(&cipher, nonce, &content.piece(at, len)))
@@ -589,7 +662,10 @@ impl Work<'_> {
         let text = match how {
             Brokenness::NoName => "{\"x\":\"1\"}".to_owned(),
             Brokenness::TrailingGarbage => {
-                format!("{}garbage", Self::attributes(name, &crc, Some(1_600_000_000)))
+                format!(
+                    "{}garbage",
+                    Self::attributes(name, &crc, Some(1_600_000_000))
+                )
             }
             _ => Self::attributes(name, &crc, Some(1_600_000_000)),
         };

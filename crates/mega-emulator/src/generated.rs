@@ -49,7 +49,8 @@ pub(crate) struct Facts {
 impl Region {
     /// Number of nodes.
     pub(crate) fn len(&self) -> u32 {
-        self.folders.saturating_add(self.folders.saturating_mul(self.files_per_folder))
+        self.folders
+            .saturating_add(self.folders.saturating_mul(self.files_per_folder))
     }
 
     /// Handle of node `index`.
@@ -68,10 +69,18 @@ impl Region {
                 None => self.parent,
                 Some(i) => self.handle(i / self.fanout),
             };
-            return Some(Facts { parent, kind: 1, size: 0 });
+            return Some(Facts {
+                parent,
+                kind: 1,
+                size: 0,
+            });
         }
         let folder = (index - self.folders) / self.files_per_folder.max(1);
-        Some(Facts { parent: self.handle(folder), kind: 0, size: self.size(index) })
+        Some(Facts {
+            parent: self.handle(folder),
+            kind: 0,
+            size: self.size(index),
+        })
     }
 
     /// Numbers of the children of folder `index`.
@@ -79,15 +88,25 @@ impl Region {
         let is_folder = index < self.folders;
         let first = index.saturating_mul(self.fanout).saturating_add(1);
         let folders = first.min(self.folders)..first.saturating_add(self.fanout).min(self.folders);
-        let base = self.folders.saturating_add(index.saturating_mul(self.files_per_folder));
+        let base = self
+            .folders
+            .saturating_add(index.saturating_mul(self.files_per_folder));
         let files = base..base.saturating_add(self.files_per_folder);
-        let (folders, files) = if is_folder { (folders, files) } else { (0..0, 0..0) };
+        let (folders, files) = if is_folder {
+            (folders, files)
+        } else {
+            (0..0, 0..0)
+        };
         folders.chain(files)
     }
 
     /// Numbers of the top folders: one with a fan-out, all of them without.
     pub(crate) fn tops(&self) -> std::ops::Range<u32> {
-        0..if self.fanout == 0 { self.folders } else { self.folders.min(1) }
+        0..if self.fanout == 0 {
+            self.folders
+        } else {
+            self.folders.min(1)
+        }
     }
 
     fn size(&self, index: u32) -> u64 {
@@ -105,9 +124,13 @@ impl Region {
 
     fn material(&self, index: u32, purpose: u8) -> Block {
         let mut b = [0; 16];
-        for (o, i) in
-            b.iter_mut().zip(index.to_be_bytes().into_iter().chain([purpose]).chain([self.id as u8]))
-        {
+        for (o, i) in b.iter_mut().zip(
+            index
+                .to_be_bytes()
+                .into_iter()
+                .chain([purpose])
+                .chain([self.id as u8]),
+        ) {
             *o = i;
         }
         let mut key = [0x6d; 16];
@@ -124,7 +147,11 @@ impl Region {
         match self.facts(index) {
             Some(Facts { kind: 0, size, .. }) => {
                 let file = GeneratedFile::new(self, index, key, size);
-                NodeKey::File { key, nonce: file.nonce, mac: file.mac() }
+                NodeKey::File {
+                    key,
+                    nonce: file.nonce,
+                    mac: file.mac(),
+                }
             }
             _ => NodeKey::Folder(key),
         }
@@ -137,7 +164,10 @@ impl Region {
         }
         let mtime = self.ts - 86_400 - i64::from(index % 1_000_000);
         let c = crypto::fingerprint(&self.material(index, 2), mtime);
-        format!("{{\"n\":\"file {index:07}.txt\",\"c\":\"{}\"}}", crate::codec::b64(&c))
+        format!(
+            "{{\"n\":\"file {index:07}.txt\",\"c\":\"{}\"}}",
+            crate::codec::b64(&c)
+        )
     }
 
     /// Content of file `index`.
@@ -167,18 +197,21 @@ impl GeneratedFile {
     fn new(region: &Region, index: u32, key: Block, size: u64) -> Self {
         let m = region.material(index, 1);
         let [a, b, c, d, e, f, g, h, rest @ ..] = m;
-        Self { key, nonce: [a, b, c, d, e, f, g, h], salt: u64::from_be_bytes(rest), size }
-    }
-
-    /// Length in bytes.
-    pub(crate) fn size(&self) -> u64 {
-        self.size
+        Self {
+            key,
+            nonce: [a, b, c, d, e, f, g, h],
+            salt: u64::from_be_bytes(rest),
+            size,
+        }
     }
 
     /// The MAC wanted for the chunk at `start`.
     fn wanted(&self, start: u64) -> Block {
         let mut b = [0; 16];
-        for (o, i) in b.iter_mut().zip(start.to_be_bytes().into_iter().chain(self.nonce)) {
+        for (o, i) in b
+            .iter_mut()
+            .zip(start.to_be_bytes().into_iter().chain(self.nonce))
+        {
             *o = i;
         }
         crypto::encrypt_block(&crypto::aes(&self.key), &mut b);
@@ -187,7 +220,10 @@ impl GeneratedFile {
 
     fn mac(&self) -> [u8; 8] {
         let cipher = crypto::aes(&self.key);
-        crypto::meta_mac(&cipher, crypto::chunks(self.size).map(|(start, _)| self.wanted(start)))
+        crypto::meta_mac(
+            &cipher,
+            crypto::chunks(self.size).map(|(start, _)| self.wanted(start)),
+        )
     }
 
     /// Plaintext of the chunk at `start`, steered to the wanted MAC through its last whole block.
@@ -199,7 +235,9 @@ impl GeneratedFile {
             .take(len as usize)
             .collect();
         let whole = data.len() / 16;
-        let Some(at) = whole.checked_sub(1) else { return data };
+        let Some(at) = whole.checked_sub(1) else {
+            return data;
+        };
         let cipher = crypto::aes(&self.key);
         let (head, tail) = data.split_at(at * 16);
         let before = crypto::chunk_mac(&cipher, &self.nonce, head);
@@ -227,7 +265,9 @@ impl GeneratedFile {
             let chunk = self.chunk(start, len);
             let end = (start + len).min(to);
             out.extend_from_slice(
-                chunk.get((at - start) as usize..(end - start) as usize).unwrap_or_default(),
+                chunk
+                    .get((at - start) as usize..(end - start) as usize)
+                    .unwrap_or_default(),
             );
             at = end;
         }
@@ -239,5 +279,56 @@ impl GeneratedFile {
         let mut data = self.plaintext(from, to);
         crypto::ctr(&self.key, &self.nonce, from, &mut data);
         data
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(fanout: u32, max_size: u64) -> Region {
+        Region {
+            id: 3,
+            parent: Handle::of(0, 9),
+            user: "abcdefghijk".into(),
+            folders: 50,
+            fanout,
+            files_per_folder: 7,
+            max_size,
+            seed: 42,
+            ts: 1_700_000_000,
+        }
+    }
+
+    #[test]
+    fn content_fits_its_key() {
+        let r = region(4, 3_000_000);
+        for index in r.folders..r.len() {
+            let NodeKey::File { key, nonce, mac } = r.key(index) else {
+                panic!("not a file")
+            };
+            let size = r.facts(index).unwrap().size;
+            let plain = r.file(index).plaintext(0, size);
+            assert_eq!(plain.len() as u64, size);
+            assert_eq!(crypto::file_mac(&key, &nonce, &plain), mac, "{size} bytes");
+            let middle = r.file(index).plaintext(size / 3, size / 2);
+            assert_eq!(middle, &plain[(size / 3) as usize..(size / 2) as usize]);
+        }
+    }
+
+    #[test]
+    fn children_and_parents_agree() {
+        for fanout in [0, 1, 4] {
+            let r = region(fanout, 100);
+            let mut seen: Vec<u32> = r.tops().collect();
+            for f in 0..r.folders {
+                for c in r.children(f) {
+                    assert_eq!(r.facts(c).unwrap().parent, r.handle(f));
+                    seen.push(c);
+                }
+            }
+            seen.sort_unstable();
+            assert_eq!(seen, (0..r.len()).collect::<Vec<_>>());
+        }
     }
 }

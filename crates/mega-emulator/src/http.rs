@@ -27,12 +27,18 @@ pub(crate) struct Request {
 impl Request {
     /// A query member.
     pub(crate) fn query(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.query
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
 
     /// A header by its lower-case name.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
 }
 
@@ -85,7 +91,13 @@ impl Reply {
     /// Any body.
     pub(crate) fn with(status: u16, body: Body) -> Self {
         let payload = matches!(body, Body::Range(..) | Body::Part(..));
-        Self { status, headers: Vec::new(), body, damage: Damage::default(), payload }
+        Self {
+            status,
+            headers: Vec::new(),
+            body,
+            damage: Damage::default(),
+            payload,
+        }
     }
 
     /// No reply at all.
@@ -203,7 +215,10 @@ fn read_request(
     else {
         return Err(bad("request line"));
     };
-    let mut request = Request { method: method.to_owned(), ..Request::default() };
+    let mut request = Request {
+        method: method.to_owned(),
+        ..Request::default()
+    };
     // Absolute form, as sent through proxies.
     let target = match target.strip_prefix("http://") {
         Some(rest) => rest.find('/').and_then(|i| rest.get(i..)).unwrap_or("/"),
@@ -221,15 +236,26 @@ fn read_request(
             break;
         }
         let (name, value) = line.split_once(':').ok_or_else(|| bad("header"))?;
-        request.headers.push((name.trim().to_lowercase(), value.trim().to_owned()));
+        request
+            .headers
+            .push((name.trim().to_lowercase(), value.trim().to_owned()));
     }
-    let connection = request.header("connection").unwrap_or_default().to_lowercase();
+    let connection = request
+        .header("connection")
+        .unwrap_or_default()
+        .to_lowercase();
     let keep = connection != "close" && (version != "HTTP/1.0" || connection == "keep-alive");
-    if request.header("expect").is_some_and(|e| e.eq_ignore_ascii_case("100-continue")) {
+    if request
+        .header("expect")
+        .is_some_and(|e| e.eq_ignore_ascii_case("100-continue"))
+    {
         (&mut &*stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
     let metered = request.path.starts_with("/ul/");
-    if request.header("transfer-encoding").is_some_and(|t| t.eq_ignore_ascii_case("chunked")) {
+    if request
+        .header("transfer-encoding")
+        .is_some_and(|t| t.eq_ignore_ascii_case("chunked"))
+    {
         loop {
             let mut left = HEAD_LIMIT;
             let line = read_line(reader, &mut left)?;
@@ -309,7 +335,11 @@ fn write_reply(
         "HTTP/1.1 {} {}\r\nContent-Length: {length}\r\nContent-Type: {}\r\n",
         reply.status,
         reason(reply.status),
-        if reply.payload { "application/octet-stream" } else { "application/json" }
+        if reply.payload {
+            "application/octet-stream"
+        } else {
+            "application/json"
+        }
     );
     for (name, value) in &reply.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -399,7 +429,8 @@ impl Out<'_> {
             }
             if let Some(rate) = self.damage.trickle {
                 let due = Duration::from_secs_f64(self.sent as f64 / rate.max(1) as f64);
-                self.shared.pause(due.saturating_sub(self.started.elapsed()));
+                self.shared
+                    .pause(due.saturating_sub(self.started.elapsed()));
             }
         }
         Ok(())

@@ -69,16 +69,27 @@ pub(crate) fn tree(state: &State, email: &str) -> Result<Vec<PlainNode>, Emulato
             }
             let text = state.attribute_text(&node);
             let attributes: Option<Value> = text.and_then(|t| serde_json::from_str(&t).ok());
-            let name = attributes.as_ref().and_then(|a| Some(a.get("n")?.as_str()?.to_owned()));
+            let name = attributes
+                .as_ref()
+                .and_then(|a| Some(a.get("n")?.as_str()?.to_owned()));
             let version = state.is_version(&node);
-            let above = node.p.and_then(|p| paths.get(&p)).cloned().unwrap_or_else(|| prefix.to_owned());
+            let above = node
+                .p
+                .and_then(|p| paths.get(&p))
+                .cloned()
+                .unwrap_or_else(|| prefix.to_owned());
             let path = if version {
                 above
             } else {
-                format!("{above}/{}", name.clone().unwrap_or_else(|| format!("?{}", node.h)))
+                format!(
+                    "{above}/{}",
+                    name.clone().unwrap_or_else(|| format!("?{}", node.h))
+                )
             };
             paths.insert(node.h, path.clone());
-            let c = attributes.as_ref().and_then(|a| a.get("c")?.as_str().and_then(unb64));
+            let c = attributes
+                .as_ref()
+                .and_then(|a| a.get("c")?.as_str().and_then(unb64));
             out.push(PlainNode {
                 path,
                 name,
@@ -86,7 +97,9 @@ pub(crate) fn tree(state: &State, email: &str) -> Result<Vec<PlainNode>, Emulato
                 parent: node.p.map(|p| p.to_string()).unwrap_or_default(),
                 folder: node.t == 1,
                 size: node.s,
-                mtime: c.and_then(|c| crypto::parse_fingerprint(&c)).map(|(_, m)| m),
+                mtime: c
+                    .and_then(|c| crypto::parse_fingerprint(&c))
+                    .map(|(_, m)| m),
                 attributes,
                 ts: node.ts,
                 version_of: version.then(|| node.p.map(|p| p.to_string())).flatten(),
@@ -102,11 +115,15 @@ pub(crate) fn content(shared: &Shared, handle: &str) -> Result<Vec<u8>, Emulator
     let missing = || EmulatorError::Invalid(format!("no readable file {handle}"));
     let (content, size, key) = {
         let state = shared.state();
-        let node = Handle::parse(handle).and_then(|h| state.node(h)).ok_or_else(missing)?;
+        let node = Handle::parse(handle)
+            .and_then(|h| state.node(h))
+            .ok_or_else(missing)?;
         let key = state.node_key(&node).ok_or_else(missing)?;
         (state.content_of(&node), node.s, key)
     };
-    let NodeKey::File { key, nonce, .. } = key else { return Err(missing()) };
+    let NodeKey::File { key, nonce, .. } = key else {
+        return Err(missing());
+    };
     let mut data = match content {
         Some(content) => content.read(0, size)?,
         None if size == 0 => Vec::new(),
@@ -125,7 +142,8 @@ impl Emulator {
     /// The live files and folders of the cloud by path, old versions and the bin left out.
     pub fn find(&self, email: &str, path: &str) -> Option<PlainNode> {
         let tree = self.tree(email).ok()?;
-        tree.into_iter().find(|n| n.path == path && n.version_of.is_none())
+        tree.into_iter()
+            .find(|n| n.path == path && n.version_of.is_none())
     }
 
     /// The decrypted content of a file node.

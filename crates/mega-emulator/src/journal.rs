@@ -31,7 +31,11 @@ pub(crate) struct Journal {
 impl Journal {
     /// A journal that forgets.
     pub(crate) fn memory() -> Self {
-        Self { file: None, dir: None, error: None }
+        Self {
+            file: None,
+            dir: None,
+            error: None,
+        }
     }
 
     /// Opens `dir/journal` and hands every complete record to `apply`, oldest first.
@@ -49,19 +53,30 @@ impl Journal {
                     break;
                 }
                 let mut parts = line.trim_end().splitn(3, '\t');
-                let (Some(kind), Some(key), Some(json)) = (parts.next(), parts.next(), parts.next())
+                let (Some(kind), Some(key), Some(json)) =
+                    (parts.next(), parts.next(), parts.next())
                 else {
                     break;
                 };
-                let Ok(value) = serde_json::from_str(json) else { break };
+                let Ok(value) = serde_json::from_str(json) else {
+                    break;
+                };
                 kept += n as u64;
-                apply(Record { kind: kind.to_owned(), key: key.to_owned(), value });
+                apply(Record {
+                    kind: kind.to_owned(),
+                    key: key.to_owned(),
+                    value,
+                });
             }
         }
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         // Cut a torn tail, or the next record would be glued to it.
         file.set_len(kept)?;
-        Ok(Self { file: Some(file), dir: Some(dir.to_path_buf()), error: None })
+        Ok(Self {
+            file: Some(file),
+            dir: Some(dir.to_path_buf()),
+            error: None,
+        })
     }
 
     /// The data directory, `None` in memory mode.

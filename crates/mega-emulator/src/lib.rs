@@ -23,6 +23,8 @@ mod inspect;
 mod journal;
 mod router;
 mod rsa;
+#[cfg(test)]
+mod selftest;
 mod server;
 mod state;
 mod storage;

@@ -23,7 +23,10 @@ fn account(text: &str) -> Option<AccountSpec> {
         _ => (text, 2),
     };
     let (email, password) = text.split_once(':')?;
-    Some(AccountSpec { version, ..AccountSpec::new(email, password) })
+    Some(AccountSpec {
+        version,
+        ..AccountSpec::new(email, password)
+    })
 }
 
 fn generate(text: &str) -> Option<(String, Fixture)> {
@@ -33,7 +36,16 @@ fn generate(text: &str) -> Option<(String, Fixture)> {
     let files_per_folder = words.next()?.parse().ok()?;
     let max_size = words.next().map_or(Some(4096), |w| w.parse().ok())?;
     let parent = "/generated".to_owned();
-    Some((email, Fixture::Generated { parent, folders, fanout: 20, files_per_folder, max_size }))
+    Some((
+        email,
+        Fixture::Generated {
+            parent,
+            folders,
+            fanout: 20,
+            files_per_folder,
+            max_size,
+        },
+    ))
 }
 
 fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
@@ -90,7 +102,9 @@ fn main() -> ExitCode {
     let result = options(std::env::args().skip(1));
     let failure = match result {
         Ok(options) => run(options).map_err(|e| {
-            let cause = std::error::Error::source(&e).map(|s| format!(": {s}")).unwrap_or_default();
+            let cause = std::error::Error::source(&e)
+                .map(|s| format!(": {s}"))
+                .unwrap_or_default();
             format!("{e}{cause}")
         }),
         Err(e) => Err(format!("{e}\n{USAGE}")),

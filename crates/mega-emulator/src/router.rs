@@ -11,14 +11,19 @@ use crate::{control, cs, events, storage};
 /// Serves one request.
 pub(crate) fn route(shared: &std::sync::Arc<Shared>, request: Request) -> Reply {
     let path = request.path.clone();
-    let (head, rest) = path.trim_start_matches('/').split_once('/').unwrap_or((
-        path.trim_start_matches('/'),
-        "",
-    ));
+    let (head, rest) = path
+        .trim_start_matches('/')
+        .split_once('/')
+        .unwrap_or((path.trim_start_matches('/'), ""));
     if head == "_control" {
         return control::serve(shared, &request, rest);
     }
-    *shared.tally.lock().requests.entry(head.to_owned()).or_default() += 1;
+    *shared
+        .tally
+        .lock()
+        .requests
+        .entry(head.to_owned())
+        .or_default() += 1;
     let latency = shared.knobs().latency_ms;
     if latency > 0 {
         shared.pause(Duration::from_millis(latency));
@@ -32,16 +37,22 @@ pub(crate) fn route(shared: &std::sync::Arc<Shared>, request: Request) -> Reply 
         ("cs", _) => cs::serve(shared, &request),
         ("sc", "wsc") | ("sc", _) => {
             let fault = shared.faults.for_request(&points);
-            with_fault(shared, fault.clone(), || events::poll(shared, &request, fault.as_ref()))
+            with_fault(shared, fault.clone(), || {
+                events::poll(shared, &request, fault.as_ref())
+            })
         }
         // The first answer must be an object at once; the wait URL does the holding.
         ("wsc", _) => {
             let fault = shared.faults.for_request(&points);
-            with_fault(shared, fault.clone(), || events::poll(shared, &request, fault.as_ref()))
+            with_fault(shared, fault.clone(), || {
+                events::poll(shared, &request, fault.as_ref())
+            })
         }
         ("w", rest) => {
             let fault = shared.faults.for_request(&points);
-            with_fault(shared, fault.clone(), || events::wait(shared, &request, rest, fault.as_ref()))
+            with_fault(shared, fault.clone(), || {
+                events::wait(shared, &request, rest, fault.as_ref())
+            })
         }
         ("ul", rest) => {
             let fault = shared.faults.for_request(&points);
@@ -69,7 +80,11 @@ pub(crate) fn with_fault(
     shared.tally.lock().faults += 1;
     match &fault {
         FaultAction::Body { text } => return Reply::ok(text.as_bytes()),
-        FaultAction::Status { code, headers, text } => {
+        FaultAction::Status {
+            code,
+            headers,
+            text,
+        } => {
             let mut reply = Reply::status(*code, text.as_bytes());
             reply.headers.clone_from(headers);
             return reply;

@@ -22,7 +22,13 @@ impl KeyPair {
         let line = PAIRS.lines().nth(index % count)?;
         let mut numbers = line.split(' ').map(unhex);
         let mut next = || numbers.next().flatten();
-        Some(Self { p: next()?, q: next()?, d: next()?, u: next()?, n: next()? })
+        Some(Self {
+            p: next()?,
+            q: next()?,
+            d: next()?,
+            u: next()?,
+            n: next()?,
+        })
     }
 
     /// `privk` before wrapping: p, q, d, u as MPIs.
@@ -41,7 +47,9 @@ impl KeyPair {
 pub(crate) fn encrypt(pubk: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
     let (n, rest) = take_mpi(pubk)?;
     let (e, _) = take_mpi(rest)?;
-    let e = e.iter().try_fold(0_u64, |a, b| a.checked_mul(256)?.checked_add(u64::from(*b)))?;
+    let e = e
+        .iter()
+        .try_fold(0_u64, |a, b| a.checked_mul(256)?.checked_add(u64::from(*b)))?;
     let n = limbs(n);
     let m = limbs(plain);
     if e == 0 || !less(&m, &n) {
@@ -68,7 +76,10 @@ fn take_mpi(data: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Little-endian 64-bit limbs of a big-endian number.
 fn limbs(bytes: &[u8]) -> Vec<u64> {
-    bytes.rchunks(8).map(|c| c.iter().fold(0, |a, b| a << 8 | u64::from(*b))).collect()
+    bytes
+        .rchunks(8)
+        .map(|c| c.iter().fold(0, |a, b| a << 8 | u64::from(*b)))
+        .collect()
 }
 
 fn pad(a: &[u64], len: usize) -> Vec<u64> {
@@ -80,7 +91,11 @@ fn pad(a: &[u64], len: usize) -> Vec<u64> {
 fn less(a: &[u64], b: &[u64]) -> bool {
     let len = a.len().max(b.len());
     let at = |v: &[u64], i: usize| v.get(i).copied().unwrap_or(0);
-    (0..len).rev().map(|i| at(a, i).cmp(&at(b, i))).find(|o| o.is_ne()).is_some_and(|o| o.is_lt())
+    (0..len)
+        .rev()
+        .map(|i| at(a, i).cmp(&at(b, i)))
+        .find(|o| o.is_ne())
+        .is_some_and(|o| o.is_lt())
 }
 
 fn subtract(a: &mut [u64], b: &[u64]) {

@@ -43,7 +43,10 @@ impl Line {
     /// How many of `n` bytes to move at once so that caps act smoothly.
     pub(crate) fn slice(&self, n: u64) -> u64 {
         let rates = [&self.per_connection, &self.total].map(|r| r.load(Ordering::Relaxed));
-        rates.into_iter().filter(|r| *r > 0).fold(n, |n, r| n.min((r / 50).clamp(1, 64 << 10)))
+        rates
+            .into_iter()
+            .filter(|r| *r > 0)
+            .fold(n, |n, r| n.min((r / 50).clamp(1, 64 << 10)))
     }
 
     /// Waits until `n` more bytes were allowed.
@@ -93,7 +96,10 @@ impl Shared {
     }
 
     pub(crate) fn knobs(&self) -> Knobs {
-        self.knobs.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.knobs
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn set_knobs(&self, knobs: Knobs) {
@@ -142,7 +148,9 @@ pub struct Emulator {
 
 impl std::fmt::Debug for Emulator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Emulator").field("url", &self.shared.base_url).finish_non_exhaustive()
+        f.debug_struct("Emulator")
+            .field("url", &self.shared.base_url)
+            .finish_non_exhaustive()
     }
 }
 
@@ -150,11 +158,17 @@ impl Emulator {
     /// Binds, opens the state and starts serving on threads of its own.
     pub fn start(config: EmulatorConfig) -> Result<Self, EmulatorError> {
         let listen = config.listen;
-        let failed = |source| EmulatorError::Listen { address: listen, source };
+        let failed = |source| EmulatorError::Listen {
+            address: listen,
+            source,
+        };
         let listener = TcpListener::bind(listen).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let state = State::open(config.data_dir.as_deref(), config.seed).map_err(|source| {
-            EmulatorError::Data { path: config.data_dir.clone().unwrap_or_default(), source }
+            EmulatorError::Data {
+                path: config.data_dir.clone().unwrap_or_default(),
+                source,
+            }
         })?;
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
@@ -167,7 +181,9 @@ impl Emulator {
             outstanding: Mutex::default(),
             thumbnails: Mutex::default(),
             url_epoch: AtomicU64::new(1),
-            base_url: config.public_url.unwrap_or_else(|| format!("http://{address}")),
+            base_url: config
+                .public_url
+                .unwrap_or_else(|| format!("http://{address}")),
             up: Line::default(),
             down: Line::default(),
             stop: AtomicBool::new(false),
@@ -180,7 +196,12 @@ impl Emulator {
                 .name("mega-emulator".into())
                 .spawn(move || accept(&listener, &shared, &connections))?
         };
-        Ok(Self { shared, address, connections, acceptor: Some(acceptor) })
+        Ok(Self {
+            shared,
+            address,
+            connections,
+            acceptor: Some(acceptor),
+        })
     }
 
     /// `http://ADDRESS:PORT` (or the configured public URL), without trailing slash.
@@ -227,7 +248,10 @@ impl Emulator {
 
     /// Cuts every connection that is open now, as a network failure would.
     pub fn cut_connections(&self) {
-        let open = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for stream in open.values() {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
@@ -251,7 +275,11 @@ impl Drop for Emulator {
         // Requests in progress write to the data directory; give them a moment to finish.
         let deadline = Instant::now() + Duration::from_secs(5);
         while Instant::now() < deadline
-            && !self.connections.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+            && !self
+                .connections
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .is_empty()
         {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -271,18 +299,29 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, connections: &Connection
         };
         number += 1;
         let id = number;
-        let Ok(copy) = stream.try_clone() else { continue };
-        connections.lock().unwrap_or_else(PoisonError::into_inner).insert(id, copy);
+        let Ok(copy) = stream.try_clone() else {
+            continue;
+        };
+        connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, copy);
         shared.tally.lock().connections += 1;
         let (served, open) = (shared.clone(), connections.clone());
-        let spawned =
-            std::thread::Builder::new().name("mega-emulator-io".into()).spawn(move || {
+        let spawned = std::thread::Builder::new()
+            .name("mega-emulator-io".into())
+            .spawn(move || {
                 // An error is the peer's or a deliberate fault; either way the connection is over.
                 let _ = crate::http::serve(&served, &stream);
-                open.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                open.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&id);
             });
         if spawned.is_err() {
-            connections.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            connections
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&id);
         }
     }
 }

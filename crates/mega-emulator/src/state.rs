@@ -200,8 +200,16 @@ impl State {
             used: HashMap::new(),
             keys_seen: HashMap::new(),
             journal: Journal::memory(),
-            meta: Meta { next_node: 1, next_upload: 1, next_tag: 1, boots: 0 },
-            random: Random { key: [0; 16], counter: 0 },
+            meta: Meta {
+                next_node: 1,
+                next_upload: 1,
+                next_tag: 1,
+                boots: 0,
+            },
+            random: Random {
+                key: [0; 16],
+                counter: 0,
+            },
         };
         if let Some(dir) = dir {
             s.journal = Journal::open(dir, |r| s.apply(r))?;
@@ -211,8 +219,11 @@ impl State {
         s.meta.boots += 1;
         s.journal.put("meta", "", &s.meta);
         let mut key = [0; 16];
-        for (o, i) in key.iter_mut().zip(seed.to_be_bytes().into_iter().chain(s.meta.boots.to_be_bytes()))
-        {
+        for (o, i) in key.iter_mut().zip(
+            seed.to_be_bytes()
+                .into_iter()
+                .chain(s.meta.boots.to_be_bytes()),
+        ) {
             *o = i;
         }
         s.random.key = key;
@@ -224,10 +235,14 @@ impl State {
         known.extend(self.references.keys().copied());
         for entry in std::fs::read_dir(dir.join("content"))? {
             let entry = entry?;
-            let id = entry.file_name().to_str().and_then(|n| n.parse::<u64>().ok());
+            let id = entry
+                .file_name()
+                .to_str()
+                .and_then(|n| n.parse::<u64>().ok());
             match id {
                 Some(id) if known.contains(&id) => {
-                    self.contents.insert(id, Arc::new(Content::create(Some(dir), id)?));
+                    self.contents
+                        .insert(id, Arc::new(Content::create(Some(dir), id)?));
                 }
                 _ => {
                     let _ = std::fs::remove_file(entry.path());
@@ -304,7 +319,13 @@ impl State {
             }
             "base" => {
                 let base = value.as_u64().unwrap_or(0);
-                self.events.insert(key, Events { base, packets: VecDeque::new() });
+                self.events.insert(
+                    key,
+                    Events {
+                        base,
+                        packets: VecDeque::new(),
+                    },
+                );
             }
             "event" => {
                 if let Ok(event) = serde_json::from_value::<Event>(value) {
@@ -318,8 +339,16 @@ impl State {
 
     /// Rewrites the journal without its history.
     fn compact(&mut self) -> std::io::Result<()> {
-        fn record(kind: &str, key: impl ToString, value: &impl Serialize) -> (String, String, Value) {
-            (kind.to_owned(), key.to_string(), serde_json::to_value(value).unwrap_or(Value::Null))
+        fn record(
+            kind: &str,
+            key: impl ToString,
+            value: &impl Serialize,
+        ) -> (String, String, Value) {
+            (
+                kind.to_owned(),
+                key.to_string(),
+                serde_json::to_value(value).unwrap_or(Value::Null),
+            )
         }
         for events in self.events.values_mut() {
             while events.packets.len() > KEPT_EVENTS {
@@ -414,13 +443,15 @@ impl State {
 
     /// The account of an e-mail address, in any case.
     pub(crate) fn user_by_email(&self, email: &str) -> Option<&User> {
-        self.users.get(self.by_email.get(&email.trim().to_lowercase())?)
+        self.users
+            .get(self.by_email.get(&email.trim().to_lowercase())?)
     }
 
     /// Stores an account.
     pub(crate) fn put_user(&mut self, user: User) {
         self.journal.put("user", &user.handle, &user);
-        self.by_email.insert(user.email.clone(), user.handle.clone());
+        self.by_email
+            .insert(user.email.clone(), user.handle.clone());
         self.users.insert(user.handle.clone(), user);
     }
 
@@ -456,7 +487,9 @@ impl State {
     }
 
     fn forget(&mut self, h: Handle) {
-        let Some(node) = self.nodes.remove(&h) else { return };
+        let Some(node) = self.nodes.remove(&h) else {
+            return;
+        };
         if let Some(siblings) = node.p.and_then(|p| self.children.get_mut(&p)) {
             siblings.remove(&h);
         }
@@ -502,8 +535,10 @@ impl State {
     }
 
     fn adopt(&mut self, region: Region) {
-        let bytes: u64 =
-            (region.folders..region.len()).filter_map(|i| region.facts(i)).map(|f| f.size).sum();
+        let bytes: u64 = (region.folders..region.len())
+            .filter_map(|i| region.facts(i))
+            .map(|f| f.size)
+            .sum();
         *self.used.entry(region.user.clone()).or_default() += bytes;
         self.regions.push(region);
     }
@@ -540,8 +575,12 @@ impl State {
         if self.shares.remove(&h).is_some() {
             self.journal.delete("share", &h.to_string());
         }
-        let dead: Vec<String> =
-            self.links.iter().filter(|(_, l)| l.node == h).map(|(ph, _)| ph.clone()).collect();
+        let dead: Vec<String> = self
+            .links
+            .iter()
+            .filter(|(_, l)| l.node == h)
+            .map(|(ph, _)| ph.clone())
+            .collect();
         for ph in dead {
             self.links.remove(&ph);
             self.journal.delete("link", &ph);
@@ -575,16 +614,27 @@ impl State {
 
     /// Handles of the direct children, stored first, then generated.
     pub(crate) fn child_handles(&self, h: Handle) -> Vec<Handle> {
-        let mut out: Vec<Handle> =
-            self.children.get(&h).map(|c| c.iter().copied().collect()).unwrap_or_default();
+        let mut out: Vec<Handle> = self
+            .children
+            .get(&h)
+            .map(|c| c.iter().copied().collect())
+            .unwrap_or_default();
         let (id, index) = h.place();
         for region in &self.regions {
             if region.parent == h {
-                out.extend(region.tops().map(|i| region.handle(i)).filter(|h| self.is_pristine(*h)));
+                out.extend(
+                    region
+                        .tops()
+                        .map(|i| region.handle(i))
+                        .filter(|h| self.is_pristine(*h)),
+                );
             }
             if region.id == id {
                 out.extend(
-                    region.children(index).map(|i| region.handle(i)).filter(|h| self.is_pristine(*h)),
+                    region
+                        .children(index)
+                        .map(|i| region.handle(i))
+                        .filter(|h| self.is_pristine(*h)),
                 );
             }
         }
@@ -593,13 +643,18 @@ impl State {
 
     /// Handles of the stored children only.
     pub(crate) fn stored_children(&self, h: Handle) -> impl Iterator<Item = Arc<Node>> + '_ {
-        self.children.get(&h).into_iter().flatten().filter_map(|h| self.nodes.get(h).cloned())
+        self.children
+            .get(&h)
+            .into_iter()
+            .flatten()
+            .filter_map(|h| self.nodes.get(h).cloned())
     }
 
     /// Folders of a region that have stored children, with the number of them.
     pub(crate) fn parents_in(&self, region: u16) -> Vec<(Handle, usize)> {
         let of = |(h, c): (&Handle, &BTreeSet<Handle>)| {
-            (h.place().0 == region && self.is_pristine(*h) && !c.is_empty()).then_some((*h, c.len()))
+            (h.place().0 == region && self.is_pristine(*h) && !c.is_empty())
+                .then_some((*h, c.len()))
         };
         self.children.iter().filter_map(of).collect()
     }
@@ -637,9 +692,8 @@ impl State {
 
     /// All stored nodes without a parent that exists: orphans of the fixture.
     pub(crate) fn orphans(&self, user: &str) -> Vec<Arc<Node>> {
-        let orphan = |n: &&Arc<Node>| {
-            n.u == user && n.t < 2 && n.p.is_none_or(|p| self.node(p).is_none())
-        };
+        let orphan =
+            |n: &&Arc<Node>| n.u == user && n.t < 2 && n.p.is_none_or(|p| self.node(p).is_none());
         self.nodes.values().filter(orphan).cloned().collect()
     }
 
@@ -701,7 +755,10 @@ impl State {
 
     /// Appends a packet to a user's stream.
     pub(crate) fn emit(&mut self, user: &str, packet: String, group: u64) {
-        let event = Event { packet: packet.into(), group };
+        let event = Event {
+            packet: packet.into(),
+            group,
+        };
         self.journal.put("event", user, &event);
         let events = self.events.entry(user.to_owned()).or_default();
         events.packets.push_back(event);

@@ -34,10 +34,17 @@ pub(crate) fn upload(
     let length = request.body.len() as u64;
     shared.tally.lock().bytes_up += length;
     let with_d = request.query("d").is_some();
-    let go_on = || if with_d { Reply::ok("0") } else { Reply::ok("") };
+    let go_on = || {
+        if with_d {
+            Reply::ok("0")
+        } else {
+            Reply::ok("")
+        }
+    };
     let content = {
         let state = shared.state();
-        let (Some(upload), Some(content)) = (state.uploads.get(&id), state.contents.get(&id)) else {
+        let (Some(upload), Some(content)) = (state.uploads.get(&id), state.contents.get(&id))
+        else {
             return number(-9);
         };
         if let Some(token) = upload.token.as_ref().map(|_| upload.reply.clone()) {
@@ -45,11 +52,16 @@ pub(crate) fn upload(
         }
         let end = offset + length;
         if end > upload.size {
-            violation(format!("piece {offset}+{length} beyond size {}", upload.size));
+            violation(format!(
+                "piece {offset}+{length} beyond size {}",
+                upload.size
+            ));
             return number(-7);
         }
         if !is_boundary(offset) || (end != upload.size && !is_boundary(end)) {
-            violation(format!("piece {offset}+{length} is not on chunk boundaries"));
+            violation(format!(
+                "piece {offset}+{length} is not on chunk boundaries"
+            ));
             return number(-7);
         }
         if length == 0 && upload.size != 0 {
@@ -57,7 +69,10 @@ pub(crate) fn upload(
             return number(-7);
         }
         if end - first_missing(upload) > WINDOW {
-            violation(format!("piece ends {} ahead of the first gap", end - first_missing(upload)));
+            violation(format!(
+                "piece ends {} ahead of the first gap",
+                end - first_missing(upload)
+            ));
         }
         content.clone()
     };
@@ -75,11 +90,17 @@ pub(crate) fn upload(
     }
     let data = std::mem::take(&mut request.body);
     if let Err(e) = content.store(offset, data) {
-        shared.tally.lock().journal_error.get_or_insert(e.to_string());
+        shared
+            .tally
+            .lock()
+            .journal_error
+            .get_or_insert(e.to_string());
         return number(-20);
     }
     let mut state = shared.state();
-    let Some(mut upload) = state.uploads.get(&id).cloned() else { return number(-9) };
+    let Some(mut upload) = state.uploads.get(&id).cloned() else {
+        return number(-9);
+    };
     if upload.token.is_some() {
         return Reply::ok(upload.reply);
     }
@@ -139,7 +160,9 @@ pub(crate) fn download(shared: &Shared, request: &Request, path: &str) -> Reply 
     if request.header("range").is_some() {
         violation("Range header instead of a range in the path".into());
     }
-    let (id, range) = path.split_once('/').map_or((path, None), |(i, r)| (i, Some(r)));
+    let (id, range) = path
+        .split_once('/')
+        .map_or((path, None), |(i, r)| (i, Some(r)));
     let mut words = id.split('.');
     let handle = words.next().and_then(Handle::parse);
     let epoch = words.next().and_then(|e| e.parse::<u64>().ok());
@@ -154,14 +177,23 @@ pub(crate) fn download(shared: &Shared, request: &Request, path: &str) -> Reply 
             .filter(|n| n.t == 0)
             .and_then(|n| Some((state.content_of(&n), n.s)).filter(|(c, s)| c.is_some() || *s == 0))
     };
-    let Some((content, size)) = found else { return Reply::status(404, "") };
+    let Some((content, size)) = found else {
+        return Reply::status(404, "");
+    };
     let whole = part.map_or(size, |p| raid_part_size(size, p));
     let (from, to) = match range {
         None => (0, whole),
         Some(range) => {
             let (first, last) = range.split_once('-').unwrap_or((range, ""));
             let parse = |t: &str| t.parse::<u64>().ok();
-            match (parse(first), if last.is_empty() { Some(whole.max(1) - 1) } else { parse(last) }) {
+            match (
+                parse(first),
+                if last.is_empty() {
+                    Some(whole.max(1) - 1)
+                } else {
+                    parse(last)
+                },
+            ) {
                 (Some(f), Some(l)) if f <= l && l < whole => (f, l + 1),
                 _ => {
                     violation(format!("range {range} of {whole} bytes"));
@@ -183,7 +215,9 @@ pub(crate) fn download(shared: &Shared, request: &Request, path: &str) -> Reply 
             shared.set_knobs(knobs);
         }
     }
-    let Some(content) = content else { return Reply::ok("") };
+    let Some(content) = content else {
+        return Reply::ok("");
+    };
     match part {
         Some(part) => Reply::with(200, Body::Part(content, size, part, from, to)),
         None => Reply::with(200, Body::Range(content, from, to)),
@@ -193,17 +227,25 @@ pub(crate) fn download(shared: &Shared, request: &Request, path: &str) -> Reply 
 /// `/ulfa/<id>[/<type>]`.
 pub(crate) fn store_thumbnail(shared: &Shared, request: Request) -> Reply {
     let handle = shared.state().random::<8>();
-    let mut all = shared.thumbnails.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = shared
+        .thumbnails
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     all.insert(handle, request.body);
     Reply::ok(handle.to_vec())
 }
 
 /// `/dlfa/<id>`: the wanted handles in the body.
 pub(crate) fn load_thumbnails(shared: &Shared, request: &Request) -> Reply {
-    let all = shared.thumbnails.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = shared
+        .thumbnails
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     let mut out = Vec::new();
     for handle in request.body.chunks_exact(8) {
-        let Ok(key) = <[u8; 8]>::try_from(handle) else { continue };
+        let Ok(key) = <[u8; 8]>::try_from(handle) else {
+            continue;
+        };
         if let Some(data) = all.get(&key) {
             out.extend_from_slice(&key);
             out.extend_from_slice(&(data.len() as u32).to_le_bytes());

@@ -45,9 +45,14 @@ pub(crate) fn check_attributes(at: &str, key: &NodeKey) -> (Vec<String>, Option<
     if !is_canonical(at) {
         wrong.push("attributes are not canonical base64".to_owned());
     }
-    let Some(raw) = unb64(at) else { return (wrong, None) };
+    let Some(raw) = unb64(at) else {
+        return (wrong, None);
+    };
     if raw.is_empty() || raw.len() % 16 != 0 {
-        wrong.push(format!("attributes of {} bytes, not a multiple of 16", raw.len()));
+        wrong.push(format!(
+            "attributes of {} bytes, not a multiple of 16",
+            raw.len()
+        ));
         return (wrong, None);
     }
     let plain = crypto::open_attributes(&key.aes_key(), &raw);
@@ -74,7 +79,10 @@ pub(crate) fn check_attributes(at: &str, key: &NodeKey) -> (Vec<String>, Option<
         }
         Some(v) => {
             if let Some(c) = v.get("c") {
-                let c = c.as_str().and_then(unb64).and_then(|r| crypto::parse_fingerprint(&r));
+                let c = c
+                    .as_str()
+                    .and_then(unb64)
+                    .and_then(|r| crypto::parse_fingerprint(&r));
                 if c.is_none() {
                     wrong.push("malformed fingerprint".to_owned());
                 }
@@ -86,12 +94,22 @@ pub(crate) fn check_attributes(at: &str, key: &NodeKey) -> (Vec<String>, Option<
 
 /// Members a rewrite must not drop; the others may come and go.
 pub(crate) fn lost_members(old: &str, new: &Value) -> Vec<String> {
-    const FREE: &[&str] = &["n", "c", "c0", "rr", "fav", "lbl", "sen", "des", "t", "l", "gp"];
-    let Ok(Value::Object(old)) = serde_json::from_str::<Value>(old) else { return Vec::new() };
-    let kept: BTreeSet<&str> =
-        new.as_object().into_iter().flatten().map(|(k, _)| k.as_str()).collect();
+    const FREE: &[&str] = &[
+        "n", "c", "c0", "rr", "fav", "lbl", "sen", "des", "t", "l", "gp",
+    ];
+    let Ok(Value::Object(old)) = serde_json::from_str::<Value>(old) else {
+        return Vec::new();
+    };
+    let kept: BTreeSet<&str> = new
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(k, _)| k.as_str())
+        .collect();
     old.keys()
-        .filter(|k| !kept.contains(k.as_str()) && !FREE.contains(&k.as_str()) && !k.starts_with("mm"))
+        .filter(|k| {
+            !kept.contains(k.as_str()) && !FREE.contains(&k.as_str()) && !k.starts_with("mm")
+        })
         .cloned()
         .collect()
 }
@@ -103,7 +121,9 @@ pub(crate) fn check_content(
     key: &NodeKey,
     attributes: Option<&Value>,
 ) -> Vec<String> {
-    let NodeKey::File { key, nonce, mac } = key else { return vec!["file with a folder key".into()] };
+    let NodeKey::File { key, nonce, mac } = key else {
+        return vec!["file with a folder key".into()];
+    };
     if size == 0 {
         return Vec::new();
     }
@@ -140,7 +160,9 @@ pub(crate) fn check_content(
         let real =
             crypto::fingerprint_crc(size, |at, len| read(at, len as u64).unwrap_or_default());
         if real != crc {
-            wrong.push(format!("fingerprint of {size} bytes does not match the content"));
+            wrong.push(format!(
+                "fingerprint of {size} bytes does not match the content"
+            ));
         }
     }
     wrong

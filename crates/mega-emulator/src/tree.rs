@@ -76,7 +76,9 @@ impl TreeReply {
                         if !overridden.is_empty() && overridden.contains(&h) {
                             continue;
                         }
-                        let Some(node) = generate(region, index, &cipher) else { continue };
+                        let Some(node) = generate(region, index, &cipher) else {
+                            continue;
+                        };
                         separate(&mut buffer);
                         render_generated(&node, &mut buffer);
                         if buffer.len() > 64 << 10 {
@@ -127,7 +129,11 @@ impl State {
             at += 1;
             for child in self.stored_children(h) {
                 queue.push((child.h, child.t == 0));
-                if below_file { versions.push(child) } else { plain.push(child) }
+                if below_file {
+                    versions.push(child)
+                } else {
+                    plain.push(child)
+                }
             }
         }
     }
@@ -135,7 +141,8 @@ impl State {
     /// The reply to `f` for the owner of an account.
     pub(crate) fn tree_reply(&self, user: &str) -> Option<TreeReply> {
         let account = self.users.get(user)?;
-        let mut plain: Vec<Arc<Node>> = account.roots.iter().filter_map(|h| self.node(*h)).collect();
+        let mut plain: Vec<Arc<Node>> =
+            account.roots.iter().filter_map(|h| self.node(*h)).collect();
         let mut versions = Vec::new();
         let overridden = Arc::new(self.overridden());
         let mut runs = Vec::new();
@@ -172,15 +179,22 @@ impl State {
         for (root, share) in &self.shares {
             if share.users.contains_key(user) {
                 let view = View::Share(*root, user.to_owned());
-                let (old, new): (Vec<_>, Vec<_>) =
-                    self.subtree(*root).into_iter().partition(|n| self.is_version(n));
+                let (old, new): (Vec<_>, Vec<_>) = self
+                    .subtree(*root)
+                    .into_iter()
+                    .partition(|n| self.is_version(n));
                 runs.push(Run::Text(self.render_all(&new, &view)));
                 // Versions of shared files are shown in the same list; readers accept both.
                 runs.push(Run::Text(self.render_all(&old, &view)));
             }
         }
         let tail = self.tree_tail(user, &self.render_all(&versions, &View::Owner));
-        Some(TreeReply { runs, tail, head: r#"[{"f":["#, length: Mutex::new(None) })
+        Some(TreeReply {
+            runs,
+            tail,
+            head: r#"[{"f":["#,
+            length: Mutex::new(None),
+        })
     }
 
     fn tree_tail(&self, user: &str, f2: &str) -> String {
@@ -206,7 +220,13 @@ impl State {
         let mut contacts: HashSet<&str> = HashSet::from([user]);
         for share in self.shares.values() {
             if share.owner == user {
-                contacts.extend(share.users.keys().map(String::as_str).filter(|u| *u != "EXP"));
+                contacts.extend(
+                    share
+                        .users
+                        .keys()
+                        .map(String::as_str)
+                        .filter(|u| *u != "EXP"),
+                );
             }
             if share.users.contains_key(user) {
                 contacts.insert(&share.owner);
@@ -223,7 +243,10 @@ impl State {
             .collect();
         let sn = self.sequence(user);
         let ok = Value::from(ok);
-        let mut out = format!(r#"],"f2":[{f2}],"ok":{ok},"ok0":{ok},"s":{}"#, Value::from(s));
+        let mut out = format!(
+            r#"],"f2":[{f2}],"ok":{ok},"ok0":{ok},"s":{}"#,
+            Value::from(s)
+        );
         if !ph.is_empty() {
             let _ = write!(out, r#","ph":{}"#, Value::from(ph));
         }
@@ -238,8 +261,10 @@ impl State {
 
     /// The reply to `f` for a folder link's visitor.
     pub(crate) fn link_reply(&self, root: Handle) -> TreeReply {
-        let (old, new): (Vec<_>, Vec<_>) =
-            self.subtree(root).into_iter().partition(|n| self.is_version(n));
+        let (old, new): (Vec<_>, Vec<_>) = self
+            .subtree(root)
+            .into_iter()
+            .partition(|n| self.is_version(n));
         let view = View::Link(root);
         let text = self.render_all(&new, &view);
         let tail = format!(
@@ -247,12 +272,20 @@ impl State {
             self.render_all(&old, &view),
             b64(&[0; 8])
         );
-        TreeReply { runs: vec![Run::Text(text)], tail, head: r#"[{"f":["#, length: Mutex::new(None) }
+        TreeReply {
+            runs: vec![Run::Text(text)],
+            tail,
+            head: r#"[{"f":["#,
+            length: Mutex::new(None),
+        }
     }
 
     /// The stream position of a user as `sn`.
     pub(crate) fn sequence(&self, user: &str) -> String {
-        let position = self.events.get(user).map_or(0, crate::state::Events::position);
+        let position = self
+            .events
+            .get(user)
+            .map_or(0, crate::state::Events::position);
         b64(&position.to_be_bytes())
     }
 }

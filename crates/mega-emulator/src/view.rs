@@ -101,10 +101,14 @@ impl State {
 
     /// Everybody who sees node `h`: its owner and the recipients of shares above it.
     pub(crate) fn audience(&self, h: Handle) -> Vec<(String, View)> {
-        let Some(node) = self.node(h) else { return Vec::new() };
+        let Some(node) = self.node(h) else {
+            return Vec::new();
+        };
         let mut out = vec![(node.u.clone(), View::Owner)];
         for root in self.ancestors(h) {
-            let Some(share) = self.shares.get(&root) else { continue };
+            let Some(share) = self.shares.get(&root) else {
+                continue;
+            };
             for user in share.users.keys().filter(|u| *u != "EXP") {
                 if !out.iter().any(|(u, _)| u == user) {
                     out.push((user.clone(), View::Share(root, user.clone())));
@@ -121,14 +125,21 @@ impl State {
             return Some(3);
         }
         let levels = self.ancestors(h).into_iter().filter_map(|root| {
-            self.shares.get(&root)?.users.get(user).map(|(level, _, _)| *level)
+            self.shares
+                .get(&root)?
+                .users
+                .get(user)
+                .map(|(level, _, _)| *level)
         });
         levels.max()
     }
 
     /// Share roots (with links) at or above `h`.
     pub(crate) fn shares_above(&self, h: Handle) -> Vec<Handle> {
-        self.ancestors(h).into_iter().filter(|h| self.shares.contains_key(h)).collect()
+        self.ancestors(h)
+            .into_iter()
+            .filter(|h| self.shares.contains_key(h))
+            .collect()
     }
 
     /// Whether the node is an old version: its parent is a file.

@@ -19,12 +19,16 @@ pub(crate) fn tree(state: &State, context: &Context<'_>) -> Answer {
     if state.users.get(user).is_some_and(|u| u.blocked != 0) {
         return Answer::Error(-16);
     }
-    state.tree_reply(user).map_or(Answer::Error(-15), |t| Answer::Tree(Box::new(t)))
+    state
+        .tree_reply(user)
+        .map_or(Answer::Error(-15), |t| Answer::Tree(Box::new(t)))
 }
 
 /// `ug`.
 pub(crate) fn user(state: &State, context: &Context<'_>, user: &str, args: &Args) -> Answer {
-    let Some(u) = state.users.get(user) else { return Answer::Error(-15) };
+    let Some(u) = state.users.get(user) else {
+        return Answer::Error(-15);
+    };
     let mut reply = json!({
         "u": u.handle, "email": u.email, "name": u.name, "s": 1, "c": 1,
         "k": b64(&login::wrapped_key(state, context, u)),
@@ -49,7 +53,9 @@ pub(crate) fn user(state: &State, context: &Context<'_>, user: &str, args: &Args
 
 /// `uq`.
 pub(crate) fn quota(state: &State, user: &str, args: &Args) -> Answer {
-    let Some(u) = state.users.get(user) else { return Answer::Error(-15) };
+    let Some(u) = state.users.get(user) else {
+        return Answer::Error(-15);
+    };
     let used = state.used.get(user).copied().unwrap_or(0);
     let mut per_root = Map::new();
     let mut rest = used;
@@ -57,7 +63,10 @@ pub(crate) fn quota(state: &State, user: &str, args: &Args) -> Answer {
     for root in u.roots.iter().skip(1) {
         let counts = count(state, *root);
         rest = rest.saturating_sub(counts.0 + counts.3);
-        per_root.insert(root.to_string(), json!([counts.0, counts.1, counts.2, counts.3, counts.4]));
+        per_root.insert(
+            root.to_string(),
+            json!([counts.0, counts.1, counts.2, counts.3, counts.4]),
+        );
     }
     if let Some(root) = u.roots.first() {
         per_root.insert(root.to_string(), json!([rest, 0, 0, 0, 0]));
@@ -99,7 +108,11 @@ pub(crate) fn count(state: &State, root: Handle) -> (u64, u64, u64, u64, u64) {
 /// `qbq`.
 pub(crate) fn transfer_quota(context: &Context<'_>, args: &Args) -> Answer {
     let size = number(args, "s").unwrap_or(0).max(0) as u64;
-    let fits = context.shared.knobs().transfer_left.is_none_or(|left| size <= left);
+    let fits = context
+        .shared
+        .knobs()
+        .transfer_left
+        .is_none_or(|left| size <= left);
     Answer::Data(json!(if fits { 0 } else { 1 }))
 }
 
@@ -107,7 +120,17 @@ pub(crate) fn transfer_quota(context: &Context<'_>, args: &Args) -> Answer {
 pub(crate) fn sessions(state: &State, context: &Context<'_>, user: &str) -> Answer {
     let row = |(sid, s): (&String, &crate::state::Session)| {
         let current = i32::from(*sid == context.sid);
-        json!([s.created, s.created, s.agent, "127.0.0.1", "ZZ", current, s.id, 1, ""])
+        json!([
+            s.created,
+            s.created,
+            s.agent,
+            "127.0.0.1",
+            "ZZ",
+            current,
+            s.id,
+            1,
+            ""
+        ])
     };
     let own = state.sessions.iter().filter(|(_, s)| s.user == user);
     Answer::Data(own.map(row).collect())
@@ -121,8 +144,13 @@ pub(crate) fn end_sessions(
     args: &Args,
 ) -> Answer {
     let others = number(args, "ko").unwrap_or(0) != 0;
-    let named: Vec<&str> =
-        args.get("s").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let named: Vec<&str> = args
+        .get("s")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     let dead: Vec<String> = state
         .sessions
         .iter()
@@ -145,12 +173,21 @@ pub(crate) fn set_attribute(state: &mut State, user: &str, name: &str, args: &Ar
         None => return Answer::Error(-15),
     };
     let mut keys = false;
-    for (key, value) in args.iter().filter(|(k, _)| !matches!(k.as_str(), "a" | "i" | "v")) {
-        let Some(value) = value.as_str() else { continue };
+    for (key, value) in args
+        .iter()
+        .filter(|(k, _)| !matches!(k.as_str(), "a" | "i" | "v"))
+    {
+        let Some(value) = value.as_str() else {
+            continue;
+        };
         match key.as_str() {
             "privk" | "pubk" => {
                 let raw = crate::codec::unb64(value).unwrap_or_default();
-                *(if key == "privk" { &mut account.privk } else { &mut account.pubk }) = raw;
+                *(if key == "privk" {
+                    &mut account.privk
+                } else {
+                    &mut account.pubk
+                }) = raw;
                 keys = true;
             }
             _ => values.push((key.clone(), value.to_owned())),
@@ -171,7 +208,10 @@ pub(crate) fn set_attribute(state: &mut State, user: &str, name: &str, args: &Ar
 /// `upv`: versioned attributes, all or none.
 pub(crate) fn set_versioned(state: &mut State, user: &str, args: &Args) -> Answer {
     let mut values = Vec::new();
-    for (key, value) in args.iter().filter(|(k, _)| !matches!(k.as_str(), "a" | "i" | "v")) {
+    for (key, value) in args
+        .iter()
+        .filter(|(k, _)| !matches!(k.as_str(), "a" | "i" | "v"))
+    {
         let Some([Value::String(v), rest @ ..]) = value.as_array().map(Vec::as_slice) else {
             continue;
         };
@@ -184,8 +224,11 @@ pub(crate) fn set_versioned(state: &mut State, user: &str, args: &Args) -> Answe
     }
     let change = state.begin(user, client_id(args));
     let versions = state.set_user_attributes(&change, &values);
-    let data: Map<String, Value> =
-        values.into_iter().map(|(k, _)| k).zip(versions.into_iter().map(Value::from)).collect();
+    let data: Map<String, Value> = values
+        .into_iter()
+        .map(|(k, _)| k)
+        .zip(versions.into_iter().map(Value::from))
+        .collect();
     Answer::Changed(change.tag(), Some(Value::from(data)))
 }
 
@@ -193,15 +236,22 @@ pub(crate) fn set_versioned(state: &mut State, user: &str, args: &Args) -> Answe
 pub(crate) fn get_attribute(state: &State, user: &str, args: &Args) -> Answer {
     let who = text(args, "u");
     let own = who.is_empty() || who == user;
-    let found =
-        if own { state.users.get(user) } else { state.users.get(who).or(state.user_by_email(who)) };
-    let Some(found) = found else { return Answer::Error(-9) };
+    let found = if own {
+        state.users.get(user)
+    } else {
+        state.users.get(who).or(state.user_by_email(who))
+    };
+    let Some(found) = found else {
+        return Answer::Error(-9);
+    };
     let name = text(args, "ua");
     let public = name.starts_with('+') || matches!(name, "firstname" | "lastname");
     if found.handle != user && !public {
         return Answer::Error(-11);
     }
-    let Some((value, version)) = found.attributes.get(name) else { return Answer::Error(-9) };
+    let Some((value, version)) = found.attributes.get(name) else {
+        return Answer::Error(-9);
+    };
     if login::wants_versions(args) {
         return Answer::Data(json!({"av": value, "v": version}));
     }
@@ -213,9 +263,7 @@ pub(crate) fn public_key(state: &State, args: &Args) -> Answer {
     let who = text(args, "u");
     let found = state.users.get(who).or(state.user_by_email(who));
     match found {
-        Some(u) if !u.pubk.is_empty() => {
-            Answer::Data(json!({"u": u.handle, "pubk": b64(&u.pubk)}))
-        }
+        Some(u) if !u.pubk.is_empty() => Answer::Data(json!({"u": u.handle, "pubk": b64(&u.pubk)})),
         _ => Answer::Error(-9),
     }
 }

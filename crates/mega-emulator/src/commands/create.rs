@@ -14,7 +14,11 @@ use crate::strict::{check_attributes, check_content, unwrap_key};
 use crate::view::View;
 
 fn entries(args: &Args) -> impl Iterator<Item = &Args> {
-    args.get("n").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object)
+    args.get("n")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object)
 }
 
 /// Checks uploaded contents against their keys before the state is locked for the command.
@@ -22,7 +26,9 @@ pub(crate) fn verify_contents(context: &Context<'_>, commands: &[Args]) {
     if !context.shared.knobs().mac_check {
         return;
     }
-    let Some(user) = context.user.as_deref() else { return };
+    let Some(user) = context.user.as_deref() else {
+        return;
+    };
     for command in commands.iter().filter(|c| text(c, "a") == "p") {
         for entry in entries(command) {
             let found = {
@@ -34,7 +40,9 @@ pub(crate) fn verify_contents(context: &Context<'_>, commands: &[Args]) {
                     Some((state.contents.get(&id)?.clone(), upload.size, mk))
                 })
             };
-            let Some((content, size, mk)) = found else { continue };
+            let Some((content, size, mk)) = found else {
+                continue;
+            };
             let Some(key) = unwrap_key(text(entry, "k"), &mk).filter(|_| mk != [0; 16]) else {
                 continue;
             };
@@ -90,7 +98,11 @@ pub(crate) fn create(state: &mut State, context: &Context<'_>, user: &str, args:
                 continue;
             }
         };
-        node.sk = keys.iter().filter(|(i, _, _)| *i == index).map(|(_, h, k)| (*h, k.clone())).collect();
+        node.sk = keys
+            .iter()
+            .filter(|(i, _, _)| *i == index)
+            .map(|(_, h, k)| (*h, k.clone()))
+            .collect();
         for root in state.shares_above(parent) {
             if !node.sk.iter().any(|(h, _)| *h == root) {
                 context.violation(format!("p: no key for share {root}"));
@@ -99,9 +111,8 @@ pub(crate) fn create(state: &mut State, context: &Context<'_>, user: &str, args:
         if node.t == 1 {
             temporary.insert(text(entry, "h").to_owned(), node.h);
         }
-        let old = super::handle(entry, "ov").filter(|h| {
-            state.node(*h).is_some_and(|n| n.t == 0 && n.p == Some(at))
-        });
+        let old = super::handle(entry, "ov")
+            .filter(|h| state.node(*h).is_some_and(|n| n.t == 0 && n.p == Some(at)));
         if entry.get("ov").is_some_and(Value::is_string) && old.is_none() {
             context.violation("p: ov names no current file of that folder");
         }
@@ -158,11 +169,17 @@ pub(crate) fn create(state: &mut State, context: &Context<'_>, user: &str, args:
         }
         new.push((h, index));
     }
-    let new: Vec<(Arc<Node>, Option<usize>)> =
-        new.into_iter().filter_map(|(h, i)| Some((state.node(h)?, Some(i)))).collect();
+    let new: Vec<(Arc<Node>, Option<usize>)> = new
+        .into_iter()
+        .filter_map(|(h, i)| Some((state.node(h)?, Some(i))))
+        .collect();
     state.announce_nodes(&change, &new, &superseded, Tagged::Yes);
     if context.version >= 2 {
-        let e = if failed.is_some() { json!(errors) } else { json!([]) };
+        let e = if failed.is_some() {
+            json!(errors)
+        } else {
+            json!([])
+        };
         return Answer::Changed(change.tag(), Some(json!({"e": e, "fh": ids})));
     }
     let view = reader_view(state, user, parent);
@@ -180,7 +197,10 @@ pub(crate) fn create(state: &mut State, context: &Context<'_>, user: &str, args:
 /// How `user` sees nodes below `folder`.
 pub(crate) fn reader_view(state: &State, user: &str, folder: Handle) -> View {
     let audience = state.audience(folder);
-    audience.into_iter().find(|(u, _)| u == user).map_or(View::Owner, |(_, v)| v)
+    audience
+        .into_iter()
+        .find(|(u, _)| u == user)
+        .map_or(View::Owner, |(_, v)| v)
 }
 
 /// The bin of an account.
@@ -203,9 +223,16 @@ fn target_folder(
             }
             return Some((h, node.u.clone()));
         }
-        return state.existed(h).then(|| bin_of(state, user)).flatten().map(|b| (b, user.to_owned()));
+        return state
+            .existed(h)
+            .then(|| bin_of(state, user))
+            .flatten()
+            .map(|b| (b, user.to_owned()));
     }
-    let to = state.users.get(target).or_else(|| state.user_by_email(target))?;
+    let to = state
+        .users
+        .get(target)
+        .or_else(|| state.user_by_email(target))?;
     Some((to.roots.get(1).copied()?, to.handle.clone()))
 }
 
@@ -255,7 +282,10 @@ pub(crate) fn cr_triples(args: &Args) -> Vec<(Handle, CrNode, String)> {
         .chunks_exact(3)
         .filter_map(|t| {
             let [s, n, key] = t else { return None };
-            let share = shares.get(s.as_u64()? as usize)?.as_str().and_then(Handle::parse)?;
+            let share = shares
+                .get(s.as_u64()? as usize)?
+                .as_str()
+                .and_then(Handle::parse)?;
             let n = n.as_u64()? as usize;
             let node = match nodes.get(n) {
                 Some(name) => CrNode::Name(name.as_str()?.to_owned()),
@@ -294,7 +324,11 @@ fn prepare(
         context.violation("p: key is not canonical base64");
     }
     let source = source(state, context, user, entry, kind)?;
-    let mk = state.users.get(user).map(|u| u.mk).filter(|mk| *mk != [0; 16]);
+    let mk = state
+        .users
+        .get(user)
+        .map(|u| u.mk)
+        .filter(|mk| *mk != [0; 16]);
     if let Some(mk) = mk
         && let Some(key) = unwrap_key(k, &mk)
     {
@@ -318,7 +352,11 @@ fn prepare(
         t: kind,
         a: a.to_owned(),
         // A recipient's key is under their own master key and useless to the owner.
-        k: if owner == user { k.to_owned() } else { String::new() },
+        k: if owner == user {
+            k.to_owned()
+        } else {
+            String::new()
+        },
         sk: Vec::new(),
         ts: now(),
         s: source.size,
@@ -331,8 +369,18 @@ fn prepare(
 
 /// `0*handle` as stored: `1:0*handle`.
 pub(crate) fn cluster(fa: &str) -> String {
-    let with = |part: &str| if part.contains(':') { part.to_owned() } else { format!("1:{part}") };
-    fa.split('/').filter(|p| !p.is_empty()).map(with).collect::<Vec<_>>().join("/")
+    let with = |part: &str| {
+        if part.contains(':') {
+            part.to_owned()
+        } else {
+            format!("1:{part}")
+        }
+    };
+    fa.split('/')
+        .filter(|p| !p.is_empty())
+        .map(with)
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 /// A copy must keep its source's key, an upload must not use one that was used before.
@@ -344,7 +392,12 @@ fn check_reuse(
     key: &crate::crypto::NodeKey,
 ) {
     use crate::crypto::NodeKey;
-    let NodeKey::File { key: aes, nonce, .. } = key else { return };
+    let NodeKey::File {
+        key: aes, nonce, ..
+    } = key
+    else {
+        return;
+    };
     if let Some(id) = source.upload {
         let this = (source.size, id);
         let before = *state.keys_seen.entry((*aes, *nonce)).or_insert(this);
@@ -382,7 +435,13 @@ fn source(
     entry: &Args,
     kind: u8,
 ) -> Result<Source, i64> {
-    let none = Source { size: 0, content: None, generated: None, fa: String::new(), upload: None };
+    let none = Source {
+        size: 0,
+        content: None,
+        generated: None,
+        fa: String::new(),
+        upload: None,
+    };
     if kind == 1 {
         return Ok(none);
     }
@@ -399,7 +458,12 @@ fn source(
         if upload.user != user {
             return Err(-9);
         }
-        return Ok(Source { size: upload.size, content: Some(id), upload: Some(id), ..none });
+        return Ok(Source {
+            size: upload.size,
+            content: Some(id),
+            upload: Some(id),
+            ..none
+        });
     } else {
         let Some(h) = Handle::parse(h) else {
             context.violation("p: unknown upload token");
@@ -414,6 +478,13 @@ fn source(
     if node.t != 0 {
         return Err(-2);
     }
-    let generated = (node.content.is_none() && node.s > 0).then(|| node.generated.unwrap_or(node.h));
-    Ok(Source { size: node.s, content: node.content, generated, fa: node.fa.clone(), upload: None })
+    let generated =
+        (node.content.is_none() && node.s > 0).then(|| node.generated.unwrap_or(node.h));
+    Ok(Source {
+        size: node.s,
+        content: node.content,
+        generated,
+        fa: node.fa.clone(),
+        upload: None,
+    })
 }

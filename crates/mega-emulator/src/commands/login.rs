@@ -40,7 +40,9 @@ pub(crate) fn login(state: &mut State, context: &Context<'_>, args: &Args) -> An
     } else {
         state.users.get(name).filter(|u| u.auth.is_empty())
     };
-    let Some(user) = found.cloned() else { return Answer::Error(-9) };
+    let Some(user) = found.cloned() else {
+        return Answer::Error(-9);
+    };
     let mut which = 0;
     if args.contains_key("uh") {
         let uh = unb64(text(args, "uh")).unwrap_or_default();
@@ -88,7 +90,9 @@ pub(crate) fn login(state: &mut State, context: &Context<'_>, args: &Args) -> An
         let mut plain = sid.clone();
         plain.extend(state.random::<256>());
         plain.truncate(254);
-        let Some(c) = crate::rsa::encrypt(&user.pubk, &plain) else { return Answer::Error(-1) };
+        let Some(c) = crate::rsa::encrypt(&user.pubk, &plain) else {
+            return Answer::Error(-1);
+        };
         set(&mut reply, "csid", json!(b64(&c)));
         set(&mut reply, "privk", json!(b64(&user.privk)));
     }
@@ -112,7 +116,9 @@ fn set(object: &mut Value, name: &str, value: Value) {
 }
 
 fn position_is_known(state: &State, user: &str, sn: &str) -> bool {
-    let Some(raw) = unb64_array::<8>(sn) else { return false };
+    let Some(raw) = unb64_array::<8>(sn) else {
+        return false;
+    };
     let at = u64::from_be_bytes(raw);
     let events = state.events.get(user);
     let (base, end) = events.map_or((0, 0), |e| (e.base, e.position()));
@@ -120,8 +126,12 @@ fn position_is_known(state: &State, user: &str, sn: &str) -> bool {
 }
 
 fn resume(state: &mut State, context: &Context<'_>, args: &Args) -> Answer {
-    let Some(session) = state.sessions.get(&context.sid) else { return Answer::Error(-15) };
-    let Some(user) = state.users.get(&session.user) else { return Answer::Error(-15) };
+    let Some(session) = state.sessions.get(&context.sid) else {
+        return Answer::Error(-15);
+    };
+    let Some(user) = state.users.get(&session.user) else {
+        return Answer::Error(-15);
+    };
     let mut reply = json!({"u": user.handle, "privk": b64(&user.privk), "ach": 1});
     if let Some(sek) = &session.sek {
         set(&mut reply, "sek", json!(sek));
@@ -164,11 +174,17 @@ fn totp_matches(secret: &[u8], code: &str, at: i64) -> bool {
 
 /// The code of a moment.
 pub(crate) fn totp(secret: &[u8], at: i64) -> String {
-    let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(secret) else { return String::new() };
+    let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(secret) else {
+        return String::new();
+    };
     mac.update(&(at / 30).to_be_bytes());
     let digest = mac.finalize().into_bytes();
     let offset = digest.last().map_or(0, |b| usize::from(b & 15));
-    let four = digest.iter().skip(offset).take(4).fold(0_u32, |a, b| a << 8 | u32::from(*b));
+    let four = digest
+        .iter()
+        .skip(offset)
+        .take(4)
+        .fold(0_u32, |a, b| a << 8 | u32::from(*b));
     format!("{:06}", (four & 0x7FFF_FFFF) % 1_000_000)
 }
 
@@ -186,7 +202,11 @@ pub(crate) fn hashcash_holds(token: &str, prefix: &str, easiness: u8) -> bool {
         hash.update(&block);
     }
     let digest = hash.finalize();
-    digest.iter().take(4).fold(0_u32, |a, b| a << 8 | u32::from(*b)) <= threshold
+    digest
+        .iter()
+        .take(4)
+        .fold(0_u32, |a, b| a << 8 | u32::from(*b))
+        <= threshold
 }
 
 /// Whether the request's session logged in with this password key; for `ug`.

@@ -52,8 +52,11 @@ pub(crate) fn relocate(
     if node.p == Some(to) {
         return Answer::Data(json!(0));
     }
-    let missing: Vec<Handle> =
-        state.shares_above(to).into_iter().filter(|r| !state.shares_above(h).contains(r)).collect();
+    let missing: Vec<Handle> = state
+        .shares_above(to)
+        .into_iter()
+        .filter(|r| !state.shares_above(h).contains(r))
+        .collect();
     store_keys(state, args);
     if !missing.is_empty() {
         let bare = state
@@ -73,7 +76,9 @@ pub(crate) fn relocate(
 pub(crate) fn store_keys(state: &mut State, args: &Args) {
     for (share, node, key) in cr_triples(args) {
         let CrNode::Name(name) = node else { continue };
-        let Some(node) = Handle::parse(&name).and_then(|h| state.node(h)) else { continue };
+        let Some(node) = Handle::parse(&name).and_then(|h| state.node(h)) else {
+            continue;
+        };
         let mut node = Node::clone(&node);
         node.sk.retain(|(h, _)| *h != share);
         node.sk.push((share, key));
@@ -88,9 +93,17 @@ pub(crate) fn attributes(
     user: &str,
     args: &Args,
 ) -> Answer {
-    let at = if args.contains_key("at") { text(args, "at") } else { text(args, "attr") };
-    let Some(h) = handle(args, "n") else { return Answer::Error(-2) };
-    let Some(node) = state.node(h) else { return Answer::Error(-9) };
+    let at = if args.contains_key("at") {
+        text(args, "at")
+    } else {
+        text(args, "attr")
+    };
+    let Some(h) = handle(args, "n") else {
+        return Answer::Error(-2);
+    };
+    let Some(node) = state.node(h) else {
+        return Answer::Error(-9);
+    };
     if node.t > 1 {
         context.violation("a: attributes of a root");
         return Answer::Error(-11);
@@ -128,14 +141,23 @@ pub(crate) fn attributes(
 
 /// `d`.
 pub(crate) fn delete(state: &mut State, context: &Context<'_>, user: &str, args: &Args) -> Answer {
-    let Some(h) = handle(args, "n") else { return Answer::Error(-2) };
-    let Some(node) = state.node(h) else { return Answer::Error(-9) };
+    let Some(h) = handle(args, "n") else {
+        return Answer::Error(-2);
+    };
+    let Some(node) = state.node(h) else {
+        return Answer::Error(-9);
+    };
     if node.t > 1 {
         context.violation("d: deleting a root");
         return Answer::Error(-11);
     }
     let level = state.access(user, h);
-    if node.u != user && state.shares.get(&h).is_some_and(|s| s.users.contains_key(user)) {
+    if node.u != user
+        && state
+            .shares
+            .get(&h)
+            .is_some_and(|s| s.users.contains_key(user))
+    {
         let change = state.begin(user, client_id(args));
         super::sharing::end_share(state, &change, h, user);
         return Answer::Changed(change.tag(), None);
@@ -154,7 +176,9 @@ pub(crate) fn delete(state: &mut State, context: &Context<'_>, user: &str, args:
 
 /// `dr`.
 pub(crate) fn empty_bin(state: &mut State, user: &str, args: &Args) -> Answer {
-    let Some(bin) = bin_of(state, user) else { return Answer::Error(-9) };
+    let Some(bin) = bin_of(state, user) else {
+        return Answer::Error(-9);
+    };
     let change = state.begin(user, client_id(args));
     let children = state.child_handles(bin);
     if children.is_empty() {
@@ -169,20 +193,31 @@ pub(crate) fn empty_bin(state: &mut State, user: &str, args: &Args) -> Answer {
 /// `dv`.
 pub(crate) fn delete_versions(state: &mut State, user: &str, args: &Args) -> Answer {
     let change = state.begin(user, client_id(args));
-    let roots = state.users.get(user).map(|u| u.roots.clone()).unwrap_or_default();
+    let roots = state
+        .users
+        .get(user)
+        .map(|u| u.roots.clone())
+        .unwrap_or_default();
     let mut any = false;
     for root in roots {
         for node in state.subtree(root) {
             // The newest of the old versions takes the rest of the chain with it.
             if state.is_version(&node)
-                && node.p.and_then(|p| state.node(p)).is_some_and(|p| !state.is_version(&p))
+                && node
+                    .p
+                    .and_then(|p| state.node(p))
+                    .is_some_and(|p| !state.is_version(&p))
             {
                 state.remove(&change, node.h);
                 any = true;
             }
         }
     }
-    if any { Answer::Changed(change.tag(), None) } else { Answer::Data(json!(0)) }
+    if any {
+        Answer::Changed(change.tag(), None)
+    } else {
+        Answer::Data(json!(0))
+    }
 }
 
 /// `pfa`.
@@ -196,7 +231,10 @@ pub(crate) fn file_attributes(state: &mut State, user: &str, args: &Args) -> Ans
     let kind = |part: &str| part.split(['*', ':']).rev().nth(1).map(str::to_owned);
     let new = cluster(text(args, "fa"));
     let fresh: Vec<_> = new.split('/').map(kind).collect();
-    let kept = node.fa.split('/').filter(|p| !p.is_empty() && !fresh.contains(&kind(p)));
+    let kept = node
+        .fa
+        .split('/')
+        .filter(|p| !p.is_empty() && !fresh.contains(&kind(p)));
     let fa = kept.chain(new.split('/')).collect::<Vec<_>>().join("/");
     let change = state.begin(user, client_id(args));
     state.set_file_attributes(&change, node.h, &fa);

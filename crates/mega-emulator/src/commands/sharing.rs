@@ -19,14 +19,23 @@ pub(crate) fn link(state: &mut State, context: &Context<'_>, user: &str, args: &
     if node.u != user || node.t > 2 {
         return Answer::Error(-11);
     }
-    let exported = state.shares.get(&node.h).is_some_and(|s| s.users.contains_key("EXP"));
+    let exported = state
+        .shares
+        .get(&node.h)
+        .is_some_and(|s| s.users.contains_key("EXP"));
     if node.t != 0 && !exported {
         context.violation("l: folder that is not shared with EXP");
         return Answer::Error(-11);
     }
-    let existing = state.links.iter().find(|(_, l)| l.node == node.h).map(|(ph, _)| ph.clone());
+    let existing = state
+        .links
+        .iter()
+        .find(|(_, l)| l.node == node.h)
+        .map(|(ph, _)| ph.clone());
     if number(args, "d").unwrap_or(0) != 0 {
-        let Some(ph) = existing else { return Answer::Data(json!(0)) };
+        let Some(ph) = existing else {
+            return Answer::Data(json!(0));
+        };
         state.delete_link(&ph);
         let change = state.begin(user, client_id(args));
         let rest = format!(r#""h":"{}","ph":"{ph}","d":1,"ts":{}"#, node.h, now());
@@ -50,7 +59,14 @@ pub(crate) fn make_link(
     // Public handles are a space of their own; a node handle is never given out as one.
     let ph = b64(&state.random::<6>());
     let ts = now();
-    state.put_link(ph.clone(), Link { node, user: user.to_owned(), ts });
+    state.put_link(
+        ph.clone(),
+        Link {
+            node,
+            user: user.to_owned(),
+            ts,
+        },
+    );
     let change = state.begin(user, i);
     let rest = format!(r#""h":"{node}","ph":"{ph}","n":1,"ts":{ts}"#);
     state.announce(&change, user, "ph", &rest);
@@ -79,12 +95,17 @@ pub(crate) fn share(state: &mut State, context: &Context<'_>, user: &str, args: 
         .collect();
     let mut results = Vec::new();
     let mut known_ok = None;
+    let mut fresh = Vec::new();
     for entry in list {
         let who = text(&entry, "u");
         let target = if who == "EXP" {
             Some("EXP".to_owned())
         } else {
-            state.users.get(who).or(state.user_by_email(who)).map(|u| u.handle.clone())
+            state
+                .users
+                .get(who)
+                .or(state.user_by_email(who))
+                .map(|u| u.handle.clone())
         };
         let Some(target) = target else {
             results.push(json!(-9));
@@ -107,6 +128,9 @@ pub(crate) fn share(state: &mut State, context: &Context<'_>, user: &str, args: 
             "" => recipient_key(state, user, &share.ok, &target),
             k => k.to_owned(),
         };
+        if !share.users.contains_key(&target) {
+            fresh.push(target.clone());
+        }
         put_recipient(state, &change, node.h, share, &target, level, sk);
         results.push(json!(0));
     }
@@ -117,7 +141,9 @@ pub(crate) fn share(state: &mut State, context: &Context<'_>, user: &str, args: 
             break;
         }
     }
-    announce_contents(state, &change, node.h);
+    for target in &fresh {
+        announce_contents(state, &change, node.h, target);
+    }
     let mut reply = json!({"r": results});
     if let (Some(ok), Value::Object(o)) = (known_ok, &mut reply) {
         o.insert("ok".into(), json!(ok));
@@ -152,29 +178,39 @@ pub(crate) fn put_recipient(
     let owner = share.owner.clone();
     let ok = share.ok.clone();
     let ha = share.ha.clone();
-    share.users.insert(target.to_owned(), (level, ts, sk.clone()));
+    share
+        .users
+        .insert(target.to_owned(), (level, ts, sk.clone()));
     state.put_share(h, share);
     let head = format!(r#""n":"{h}","o":"{owner}","u":"{target}","r":{level},"ts":{ts}"#);
     let own = format!(r#"{head},"ok":{},"ha":{}"#, quoted(&ok), quoted(&ha));
     state.announce(change, &owner, "s2", &own);
     if target != "EXP" {
-        state.announce(change, target, "s2", &format!(r#"{head},"k":{}"#, quoted(&sk)));
+        state.announce(
+            change,
+            target,
+            "s2",
+            &format!(r#"{head},"k":{}"#, quoted(&sk)),
+        );
     }
 }
 
-/// Sends the shared nodes to everybody but the owner, who has them.
-pub(crate) fn announce_contents(state: &mut State, change: &Change, h: Handle) {
-    let Some(share) = state.shares.get(&h).cloned() else { return };
-    for user in share.users.keys().filter(|u| *u != "EXP") {
-        let view = View::Share(h, user.clone());
-        let nodes = state.render_all(&state.subtree(h), &view);
-        state.announce(change, user, "t", &format!(r#""t":{{"f":[{nodes}]}},"ou":"{}""#, change.user));
+/// Sends the shared nodes to a new recipient.
+pub(crate) fn announce_contents(state: &mut State, change: &Change, h: Handle, target: &str) {
+    if target == "EXP" {
+        return;
     }
+    let view = View::Share(h, target.to_owned());
+    let nodes = state.render_all(&state.subtree(h), &view);
+    let rest = format!(r#""t":{{"f":[{nodes}]}},"ou":"{}""#, change.user);
+    state.announce(change, target, "t", &rest);
 }
 
 /// Ends one recipient's share: `s2` without `r` to both, `d` of the root to the recipient.
 pub(crate) fn end_share(state: &mut State, change: &Change, h: Handle, target: &str) {
-    let Some(mut share) = state.shares.get(&h).cloned() else { return };
+    let Some(mut share) = state.shares.get(&h).cloned() else {
+        return;
+    };
     if share.users.remove(target).is_none() {
         return;
     }
@@ -183,8 +219,12 @@ pub(crate) fn end_share(state: &mut State, change: &Change, h: Handle, target: &
     let rest = format!(r#""n":"{h}","o":"{owner}","u":"{target}","ts":{}"#, now());
     state.announce(change, &owner, "s2", &rest);
     if target == "EXP" {
-        let links: Vec<String> =
-            state.links.iter().filter(|(_, l)| l.node == h).map(|(ph, _)| ph.clone()).collect();
+        let links: Vec<String> = state
+            .links
+            .iter()
+            .filter(|(_, l)| l.node == h)
+            .map(|(ph, _)| ph.clone())
+            .collect();
         for ph in links {
             state.delete_link(&ph);
             let rest = format!(r#""h":"{h}","ph":"{ph}","d":1,"ts":{}"#, now());
@@ -199,11 +239,18 @@ pub(crate) fn end_share(state: &mut State, change: &Change, h: Handle, target: &
 
 /// `k`: own keys again, or share keys for others.
 pub(crate) fn keys(state: &mut State, context: &Context<'_>, user: &str, args: &Args) -> Answer {
-    let own: Vec<&str> =
-        args.get("nk").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let own: Vec<&str> = args
+        .get("nk")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     for pair in own.chunks_exact(2) {
         let [h, key] = pair else { continue };
-        let Some(node) = Handle::parse(h).and_then(|h| state.node(h)) else { continue };
+        let Some(node) = Handle::parse(h).and_then(|h| state.node(h)) else {
+            continue;
+        };
         if node.u != user {
             continue;
         }
@@ -221,10 +268,19 @@ pub(crate) fn keys(state: &mut State, context: &Context<'_>, user: &str, args: &
 
 /// `pli`.
 pub(crate) fn link_info(state: &State, args: &Args) -> Answer {
-    let found = state.links.get(text(args, "ph")).and_then(|l| state.node(l.node));
-    let Some(node) = found.filter(|n| n.t != 0) else { return Answer::Error(-9) };
+    let found = state
+        .links
+        .get(text(args, "ph"))
+        .and_then(|l| state.node(l.node));
+    let Some(node) = found.filter(|n| n.t != 0) else {
+        return Answer::Error(-9);
+    };
     let c = account::count(state, node.h);
-    let key = node.sk.iter().find(|(h, _)| *h == node.h).map_or("", |(_, k)| k);
+    let key = node
+        .sk
+        .iter()
+        .find(|(h, _)| *h == node.h)
+        .map_or("", |(_, k)| k);
     Answer::Data(json!({
         "attrs": node.a, "ph": text(args, "ph"), "u": node.u, "s": [c.0, c.1, c.2, c.3, c.4],
         "k": format!("{}:{key}", node.h),
@@ -243,10 +299,13 @@ pub(crate) fn share_as_fixture(
     let user = change.user.clone();
     let mk = state.users.get(&user).map_or([0; 16], |u| u.mk);
     for node in state.subtree(h) {
-        let Some(node_key) = state.node_key(&node) else { continue };
+        let Some(node_key) = state.node_key(&node) else {
+            continue;
+        };
         let mut node = Node::clone(&node);
         if !node.sk.iter().any(|(r, _)| *r == h) {
-            node.sk.push((h, b64(&crypto::ecb_encrypt(key, &node_key.raw()))));
+            node.sk
+                .push((h, b64(&crypto::ecb_encrypt(key, &node_key.raw()))));
             state.put_node(node);
         }
     }
@@ -255,11 +314,14 @@ pub(crate) fn share_as_fixture(
         Share {
             owner: user.clone(),
             ok: b64(&crypto::ecb_encrypt(&mk, key)),
-            ha: b64(&crypto::ecb_encrypt(&mk, format!("{text}{text}").as_bytes())),
+            ha: b64(&crypto::ecb_encrypt(
+                &mk,
+                format!("{text}{text}").as_bytes(),
+            )),
             users: std::collections::BTreeMap::new(),
         }
     });
     let sk = recipient_key(state, &user, &share.ok, target);
     put_recipient(state, change, h, share, target, level, sk);
-    announce_contents(state, change, h);
+    announce_contents(state, change, h, target);
 }

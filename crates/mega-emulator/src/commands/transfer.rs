@@ -41,11 +41,18 @@ pub(crate) fn download(state: &State, context: &Context<'_>, args: &Args) -> Ans
         state.links.get(ph).and_then(|l| state.node(l.node))
     } else {
         handle(args, "n").and_then(|h| state.node(h)).filter(|n| {
-            let own = context.user.as_deref().is_some_and(|u| state.access(u, n.h).is_some());
-            own || context.link.is_some_and(|root| state.ancestors(n.h).contains(&root))
+            let own = context
+                .user
+                .as_deref()
+                .is_some_and(|u| state.access(u, n.h).is_some());
+            own || context
+                .link
+                .is_some_and(|root| state.ancestors(n.h).contains(&root))
         })
     };
-    let Some(node) = node.filter(|n| n.t == 0) else { return Answer::Error(-9) };
+    let Some(node) = node.filter(|n| n.t == 0) else {
+        return Answer::Error(-9);
+    };
     let mut reply = serde_json::Map::new();
     reply.insert("s".into(), json!(node.s));
     reply.insert("at".into(), json!(node.a));
@@ -63,9 +70,15 @@ pub(crate) fn download(state: &State, context: &Context<'_>, args: &Args) -> Ans
         let epoch = context.shared.url_epoch.load(Ordering::Relaxed);
         let base = format!("{}/dl/{}.{epoch}", context.shared.base_url, node.h);
         let raid = number(args, "v") == Some(2)
-            && knobs.raid_min_size.is_some_and(|least| node.s >= least && node.s > 0);
+            && knobs
+                .raid_min_size
+                .is_some_and(|least| node.s >= least && node.s > 0);
         let url = if raid {
-            json!((0..6).map(|part| format!("{base}.{part}")).collect::<Vec<_>>())
+            json!(
+                (0..6)
+                    .map(|part| format!("{base}.{part}"))
+                    .collect::<Vec<_>>()
+            )
         } else {
             json!(base)
         };
@@ -76,6 +89,10 @@ pub(crate) fn download(state: &State, context: &Context<'_>, args: &Args) -> Ans
 
 /// `ufa`: where to put or get thumbnails.
 pub(crate) fn thumbnail(context: &Context<'_>, args: &Args) -> Answer {
-    let path = if text(args, "fah").is_empty() { "ulfa" } else { "dlfa" };
+    let path = if text(args, "fah").is_empty() {
+        "ulfa"
+    } else {
+        "dlfa"
+    };
     Answer::Data(json!({"p": format!("{}/{path}/1", context.shared.base_url)}))
 }
