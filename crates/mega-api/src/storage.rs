@@ -246,7 +246,8 @@ impl Api {
         let stream = stream::unfold(incoming, |mut incoming| async move {
             incoming.next().await.map(|piece| (piece, incoming))
         });
-        Ok(stream.boxed())
+        // Fused: whoever polls it after its end gets `None` again.
+        Ok(stream.fuse().boxed())
     }
 
     fn download_failure(&self, status: StatusCode, response: &Response) -> StorageError {
