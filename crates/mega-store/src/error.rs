@@ -56,6 +56,9 @@ pub enum StoreError {
         /// The first failure.
         reason: String,
     },
+    /// Another [`TreeLoader`](crate::TreeLoader) is at work.
+    #[error("the tree is being loaded already")]
+    LoadInProgress,
     /// A name in `meta` that is the store's own.
     #[error("{0} is a reserved name")]
     ReservedName(String),

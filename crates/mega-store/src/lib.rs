@@ -11,15 +11,25 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod cache;
+mod change_rows;
+mod db;
+mod durable;
 mod error;
 mod loader;
 mod lock;
+mod poison;
 mod range_set;
+mod reserve;
 mod rows;
+mod schema;
+mod session_file;
 mod staging;
 mod store;
 mod subject;
+mod truth;
 mod tx;
+mod vault;
+mod xts;
 
 pub use cache::{Blob, BlobCache, BlobPin, PendingBlob, UNIT};
 pub use error::StoreError;
@@ -30,7 +40,8 @@ pub use rows::{
     AttemptRow, ChangeRow, ChangeState, ContentRow, LayerData, LayerRow, NodeRow, Place, Roots,
     SavedSession, ShareKind, ShareRow,
 };
-pub use staging::{INLINE_LIMIT, LayerReader, STAGING_UNIT, StagingFile};
+pub use staging::{INLINE_LIMIT, LayerReader, StagingFile};
 pub use store::{Percent, Persisted, Space, StatePaths, Store, StoreOptions};
 pub use subject::{AttemptId, LocalId, StagingId, Subject};
 pub use tx::Tx;
+pub use xts::STAGING_UNIT;

@@ -1,45 +1,54 @@
-//! The store itself.
-#![expect(
-    missing_docs,
-    clippy::missing_errors_doc,
-    unused_variables,
-    reason = "signatures first"
-)]
+//! The store: opening, keys, and the way to everything else.
+//!
+//! Opening takes the lock (I9), prepares the directories, checks the format, and recovers what can be
+//! recovered without keys: staging files no row counts on go to `lost+found`, cache files are cut
+//! back to their maps, and if the machine was restarted meanwhile, what was never fsynced is marked
+//! doubtful. [`Store::unlock`] then makes the encrypted parts usable.
+
+mod open;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use mega_crypto::MasterKey;
 use mega_proto::{NodeHandle, Seqno};
 
 use crate::cache::BlobCache;
+use crate::change_rows;
+use crate::db::Db;
+use crate::durable;
 use crate::error::StoreError;
-use crate::loader::TreeLoader;
-use crate::lock::LockHolder;
+use crate::loader::{Touched, TreeLoader};
+use crate::lock::{DirLock, LockHolder};
 use crate::rows::{AttemptRow, ChangeRow, LayerRow, NodeRow, Roots, SavedSession, ShareRow};
-use crate::staging::StagingFile;
+use crate::session_file;
+use crate::staging::{StagingDir, StagingFile};
 use crate::subject::{AttemptId, LocalId, Subject};
+use crate::truth;
 use crate::tx::Tx;
+use crate::vault::{self, Vault};
 
-pub(crate) fn unbuilt<T>() -> Result<T, StoreError> {
-    Err(StoreError::Damaged {
-        what: "an unfinished program",
-    })
-}
-
-/// Where the store lives.
+/// Where a store lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatePaths {
+    /// Database, staging, session, lock. Must survive.
     pub state_dir: PathBuf,
+    /// Content cache. May be lost at any time between runs.
     pub cache_dir: PathBuf,
 }
 
-/// 0 to 100.
+/// A share of something, 0 to 100.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent(pub u8);
 
+/// How a store is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
+    /// Bound of the content cache in bytes.
     pub cache_size: u64,
+    /// How much of the cache's file system stays free.
     pub cache_min_free: Percent,
+    /// Off: nothing of the server's content reaches the disk.
     pub cache_on: bool,
 }
 
@@ -60,106 +69,347 @@ pub struct Persisted(());
 /// Whether the local disk has room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Space {
+    /// It has, as far as known.
     Ample,
+    /// It was full and has not recovered: new user bytes are refused, the queue may go on.
     Low,
 }
 
+/// The state of one remote. Functions may be called from any thread and wait for the disk at most.
 #[derive(Debug)]
 pub struct Store {
+    paths: StatePaths,
+    db: Arc<Db>,
+    vault: Arc<Vault>,
     cache: BlobCache,
+    staging: Arc<StagingDir>,
+    touched: Arc<Touched>,
+    /// Last, so that it is released when everything else is closed.
+    _locks: Vec<DirLock>,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.cache.close();
+    }
 }
 
 impl Store {
+    /// Opens or creates the state of a remote.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] if another process has it, [`StoreError::UnknownFormat`],
+    /// [`StoreError::Io`], [`StoreError::Database`].
     pub fn open(
         paths: &StatePaths,
         holder: &LockHolder,
         options: StoreOptions,
     ) -> Result<Self, StoreError> {
-        unbuilt()
+        open::open(paths, holder, &options, &open::boot_id())
     }
+
+    /// As [`open`](Self::open), as if the machine's boot id were `boot_id`: for tests of power cuts.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_in_boot(
+        paths: &StatePaths,
+        holder: &LockHolder,
+        options: StoreOptions,
+        boot_id: &str,
+    ) -> Result<Self, StoreError> {
+        open::open(paths, holder, &options, boot_id)
+    }
+
+    /// Where the store lives.
+    #[must_use]
+    pub const fn paths(&self) -> &StatePaths {
+        &self.paths
+    }
+
+    /// The saved session, if there is one.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] or [`StoreError::UnknownFormat`] for a file that cannot be used.
     pub fn session(&self) -> Result<Option<SavedSession>, StoreError> {
-        unbuilt()
+        session_file::load(&self.session_path())
     }
+
+    /// Saves a session; after a crash the file has the old one or this one.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
     pub fn save_session(&self, session: &SavedSession) -> Result<(), StoreError> {
-        unbuilt()
+        session_file::save(&self.session_path(), session)
     }
+
+    /// Forgets the session.
+    ///
+    /// # Errors
+    /// If the file cannot be removed.
     pub fn clear_session(&self) -> Result<(), StoreError> {
-        unbuilt()
+        durable::remove_if_there(&self.session_path())
     }
+
+    fn session_path(&self) -> PathBuf {
+        self.paths.state_dir.join("session")
+    }
+
+    /// Binds the directory to an account and a server at the first call; checks them at all others.
+    ///
+    /// # Errors
+    /// [`StoreError::Pinned`] if it belongs to another one.
     pub fn pin(&self, user: &str, api_origin: &str) -> Result<(), StoreError> {
-        unbuilt()
+        let wanted = [
+            ("user", truth::META_USER, user),
+            ("API origin", truth::META_ORIGIN, api_origin),
+        ];
+        let stored = |name| self.db.read(|db| truth::meta::<String>(db, name));
+        let mut is_new = false;
+        for (what, name, asked) in wanted {
+            match stored(name)? {
+                Some(stored) if stored != asked => {
+                    return Err(StoreError::Pinned {
+                        what,
+                        stored,
+                        asked: asked.to_owned(),
+                    });
+                }
+                Some(_) => {}
+                None => is_new = true,
+            }
+        }
+        if is_new {
+            self.db.write(|db| {
+                wanted
+                    .iter()
+                    .try_for_each(|(_, name, asked)| truth::set_meta(db, name, asked))
+            })?;
+            self.db.sync()?;
+        }
+        Ok(())
     }
+
+    /// Derives the local keys from the account's master key. The first call ever decides which key
+    /// that is.
+    ///
+    /// # Errors
+    /// [`StoreError::WrongKey`] if the directory was made with another one.
+    pub fn unlock(&self, master: &MasterKey) -> Result<(), StoreError> {
+        let salt: Vec<u8> = self
+            .db
+            .read(|db| truth::meta(db, truth::META_SALT))?
+            .ok_or(StoreError::Damaged {
+                what: "the key salt",
+            })?;
+        let ours = vault::check_value(master, &salt);
+        match self
+            .db
+            .read(|db| truth::meta::<Vec<u8>>(db, truth::META_CHECK))?
+        {
+            Some(stored) if stored != ours.as_bytes() => return Err(StoreError::WrongKey),
+            Some(_) => {}
+            None => {
+                self.db
+                    .write(|db| truth::set_meta(db, truth::META_CHECK, ours.as_bytes()))?;
+                self.db.sync()?;
+            }
+        }
+        self.vault.unlock(master, &salt)
+    }
+
+    /// The event position the truth is valid at; `None` before the first load.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
     pub fn seqno(&self) -> Result<Option<Seqno>, StoreError> {
-        unbuilt()
+        let found: Option<String> = self.db.read(|db| truth::meta(db, truth::META_SEQNO))?;
+        Ok(found.map(Seqno))
     }
+
+    /// The account's roots; `None` before the first load.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
     pub fn roots(&self) -> Result<Option<Roots>, StoreError> {
-        unbuilt()
+        self.db.read(truth::roots)
     }
+
+    /// A node of the truth.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
     pub fn node(&self, handle: NodeHandle) -> Result<Option<NodeRow>, StoreError> {
-        unbuilt()
+        self.db.read(|db| truth::node(db, handle))
     }
+
+    /// The nodes below a node (for a file: its older versions), ordered by arrival, `ts`, handle.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
     pub fn children(&self, handle: NodeHandle) -> Result<Vec<NodeRow>, StoreError> {
-        unbuilt()
+        self.db.read(|db| truth::children(db, Some(handle)))
     }
+
+    /// Whether anything is below a node.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
     pub fn has_children(&self, handle: NodeHandle) -> Result<bool, StoreError> {
-        unbuilt()
+        self.db.read(|db| truth::has_children(db, handle))
     }
+
+    /// All share rows.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
     pub fn shares(&self) -> Result<Vec<ShareRow>, StoreError> {
-        unbuilt()
+        self.db.read(truth::shares)
     }
+
     /// Nodes whose key as served contains `part`. Reads the whole table: for recovery only.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
     pub fn find_by_key(&self, part: &str) -> Result<Vec<NodeRow>, StoreError> {
-        unbuilt()
+        self.db.read(|db| truth::find_by_key(db, part))
     }
+
+    /// A value the caller has set with [`Tx::meta_set`].
+    ///
+    /// # Errors
+    /// [`StoreError::ReservedName`], or if the database cannot be read.
     pub fn meta(&self, name: &str) -> Result<Option<String>, StoreError> {
-        unbuilt()
+        truth::check_name(name)?;
+        self.db.read(|db| truth::meta(db, name))
     }
+
+    /// Begins to load a whole tree beside the present one.
+    ///
+    /// # Errors
+    /// [`StoreError::LoadInProgress`], or if the database cannot be written.
     pub fn begin_load(&self) -> Result<TreeLoader, StoreError> {
-        unbuilt()
+        TreeLoader::begin(Arc::clone(&self.db), Arc::clone(&self.touched))
     }
+
+    /// Runs `f` in one transaction over truth and changes. It is committed when `f` returns `Ok`, and
+    /// then survives `kill -9`; otherwise nothing happened. Nobody waits for the disk to sync. `f`
+    /// must not use the store other than through its argument, nor staging files, nor the cache.
+    ///
+    /// # Errors
+    /// What `f` returned; [`StoreError::DiskFull`]; [`StoreError::Poisoned`] after a commit failed.
     pub fn write<T>(
         &self,
         f: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        unbuilt()
+        self.db
+            .write(|db| f(&mut Tx::new(db, &self.vault, &self.touched)))
     }
+
+    /// A number for something made here, never given out again.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
     pub fn next_local_id(&self) -> Result<LocalId, StoreError> {
-        unbuilt()
+        self.write(|tx| tx.next_local_id())
     }
+
+    /// A number for an attempt, never given out again.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
     pub fn next_attempt_id(&self) -> Result<AttemptId, StoreError> {
-        unbuilt()
+        self.write(|tx| tx.next_attempt_id())
     }
+
+    /// All change rows, with their layers.
+    ///
+    /// # Errors
+    /// [`StoreError::LockedKeys`], [`StoreError::Damaged`], or if the database cannot be read.
     pub fn changes(&self) -> Result<Vec<ChangeRow>, StoreError> {
-        unbuilt()
+        self.db.read(|db| change_rows::changes(db, &self.vault))
     }
+
+    /// One change row, with its layers.
+    ///
+    /// # Errors
+    /// As [`changes`](Self::changes).
     pub fn change(&self, subject: Subject) -> Result<Option<ChangeRow>, StoreError> {
-        unbuilt()
+        self.db
+            .read(|db| change_rows::change(db, &self.vault, subject))
     }
+
+    /// All attempts.
+    ///
+    /// # Errors
+    /// As [`changes`](Self::changes).
     pub fn attempts(&self) -> Result<Vec<AttemptRow>, StoreError> {
-        unbuilt()
+        self.db.read(|db| change_rows::attempts(db, &self.vault))
     }
+
+    /// All nodes that have to go from the server.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
     pub fn doomed(&self) -> Result<Vec<NodeHandle>, StoreError> {
-        unbuilt()
+        self.db.read(change_rows::doomed)
     }
+
+    /// Changes whose staged bytes were not fsynced when the machine went down: never push them over
+    /// their base. A row is in this list until it is put again.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
     pub fn unsynced_after_power_loss(&self) -> Result<Vec<Subject>, StoreError> {
-        unbuilt()
+        self.db.read(change_rows::doubtful)
     }
+
+    /// A new, empty layer. It makes no file until it outgrows its row.
+    #[must_use]
     pub fn new_layer(&self, floor: u64) -> StagingFile {
-        StagingFile::new(floor)
+        StagingFile::new(Arc::clone(&self.staging), floor)
     }
+
+    /// The layer a row describes.
+    ///
+    /// # Errors
+    /// [`StoreError::LockedKeys`]; [`StoreError::Damaged`] or [`StoreError::Io`] if its file cannot be
+    /// used.
     pub fn open_layer(&self, row: &LayerRow) -> Result<StagingFile, StoreError> {
-        unbuilt()
+        StagingFile::open(Arc::clone(&self.staging), row)
     }
+
+    /// Makes everything committed so far durable. The bytes of staging files are made durable before,
+    /// by [`StagingFile::sync_data`], if the rows count on them (I2).
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`] when the fsync fails (I8), and ever after.
     pub fn sync(&self) -> Result<Persisted, StoreError> {
-        unbuilt()
+        self.db.sync().map(Persisted)
     }
-    pub fn poisoned(&self) -> Option<String> {
-        None
+
+    /// Why the store takes no writes any more, if so (I8).
+    #[must_use]
+    pub fn poisoned(&self) -> Option<&str> {
+        self.db.poison.reason()
     }
+
+    /// Whether the local disk has room.
+    #[must_use]
     pub fn space(&self) -> Space {
-        Space::Ample
+        if self.db.reserve.is_low() {
+            Space::Low
+        } else {
+            Space::Ample
+        }
     }
-    pub fn cache(&self) -> &BlobCache {
+
+    /// The content cache.
+    #[must_use]
+    pub const fn cache(&self) -> &BlobCache {
         &self.cache
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

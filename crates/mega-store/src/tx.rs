@@ -1,110 +1,321 @@
-//! One write transaction.
-#![expect(
-    missing_docs,
-    clippy::missing_errors_doc,
-    unused_variables,
-    reason = "signatures first"
-)]
+//! One write transaction, as [`Store::write`](crate::Store::write) hands it to its closure.
+//!
+//! Truth and changes are written together, so "the upload is done" is one commit and `sn` is
+//! committed with the rows it describes (I1). Reads here see the transaction's own writes.
 
-use std::marker::PhantomData;
+use std::fmt;
 
 use mega_proto::{NodeHandle, Seqno};
+use rusqlite::{Connection, params};
 
+use crate::change_rows;
 use crate::error::StoreError;
+use crate::loader::Touched;
 use crate::rows::{AttemptRow, ChangeRow, NodeRow, ShareKind, ShareRow};
-use crate::store::unbuilt;
 use crate::subject::{AttemptId, LocalId, Subject};
+use crate::truth::{self, handle_number, number_handle};
+use crate::vault::Vault;
 
-#[derive(Debug)]
+/// An open write transaction. Errors are [`StoreError`]; returning one from the closure undoes
+/// everything.
 pub struct Tx<'a> {
-    marker: PhantomData<&'a ()>,
+    db: &'a Connection,
+    vault: &'a Vault,
+    touched: &'a Touched,
 }
 
-impl Tx<'_> {
+impl fmt::Debug for Tx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tx")
+    }
+}
+
+impl<'a> Tx<'a> {
+    pub(crate) const fn new(db: &'a Connection, vault: &'a Vault, touched: &'a Touched) -> Self {
+        Self { db, vault, touched }
+    }
+
+    /// A node as this transaction sees it.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
     pub fn node(&self, handle: NodeHandle) -> Result<Option<NodeRow>, StoreError> {
-        unbuilt()
+        truth::node(self.db, handle)
     }
+
+    /// A node's children as this transaction sees them, ordered by arrival, `ts`, handle.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
     pub fn children(&self, parent: NodeHandle) -> Result<Vec<NodeRow>, StoreError> {
-        unbuilt()
+        truth::children(self.db, Some(parent))
     }
+
+    /// A change row as this transaction sees it.
+    ///
+    /// # Errors
+    /// If the database cannot be read, or the keys are locked.
     pub fn change(&self, subject: Subject) -> Result<Option<ChangeRow>, StoreError> {
-        unbuilt()
+        change_rows::change(self.db, self.vault, subject)
     }
-    /// Writes everything of `row` but `arrival`.
+
+    /// Writes a node. All of `row` counts but `arrival`: a node that is new here, or new below this
+    /// parent, gets the next number; otherwise it keeps its own.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
     pub fn upsert_node(&mut self, row: &NodeRow) -> Result<(), StoreError> {
-        unbuilt()
+        let known = truth::node(self.db, row.handle)?;
+        let arrival = match &known {
+            Some(known) if known.parent == row.parent => known.arrival,
+            _ => truth::count_up(self.db, truth::META_ARRIVAL)?,
+        };
+        if known.is_some_and(|known| known.parent != row.parent) {
+            self.delete_row(row.handle)?;
+        }
+        let sql = format!("INSERT OR REPLACE INTO node {}", truth::INSERT_COLUMNS);
+        let mut insert = self.db.prepare_cached(&sql)?;
+        truth::insert_node(&mut insert, row, arrival, row.suffix)?;
+        self.touched.note(row.handle);
+        Ok(())
     }
+
+    fn delete_row(&self, handle: NodeHandle) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached("DELETE FROM node WHERE handle = ?1")?
+            .execute([handle_number(handle)])?;
+        Ok(())
+    }
+
+    /// Replaces a node's attribute block. An unknown node is left unknown.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
     pub fn set_attrs(
         &mut self,
         handle: NodeHandle,
         attrs: impl AsRef<[u8]>,
     ) -> Result<(), StoreError> {
-        unbuilt()
+        self.db
+            .prepare_cached("UPDATE node SET attrs = ?2 WHERE handle = ?1")?
+            .execute(params![handle_number(handle), attrs.as_ref()])?;
+        Ok(())
     }
+
+    /// Moves a node below another parent: it arrives there now, and its suffix goes.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
     pub fn set_parent(&mut self, handle: NodeHandle, parent: NodeHandle) -> Result<(), StoreError> {
-        unbuilt()
+        let Some(row) = truth::node(self.db, handle)? else {
+            return Ok(());
+        };
+        if row.parent == Some(parent) {
+            return Ok(());
+        }
+        self.upsert_node(&NodeRow {
+            parent: Some(parent),
+            suffix: None,
+            ..row
+        })
     }
+
+    /// Replaces a node's key as served. An unknown node is left unknown.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
     pub fn set_key(&mut self, handle: NodeHandle, key: &str) -> Result<(), StoreError> {
-        unbuilt()
+        self.db
+            .prepare_cached("UPDATE node SET key = ?2 WHERE handle = ?1")?
+            .execute(params![handle_number(handle), key])?;
+        Ok(())
     }
+
+    /// Assigns or takes away the number that tells a node from equally named siblings.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
     pub fn set_suffix(
         &mut self,
         handle: NodeHandle,
         suffix: Option<u32>,
     ) -> Result<(), StoreError> {
-        unbuilt()
+        self.db
+            .prepare_cached("UPDATE node SET suffix = ?2 WHERE handle = ?1")?
+            .execute(params![handle_number(handle), suffix])?;
+        self.touched.note(handle);
+        Ok(())
     }
-    /// Deletes `handle` and all below it, versions too; says which went, parents first.
+
+    /// Deletes a node and all below it, versions too. Says which went, parents before children;
+    /// nothing if the node is unknown.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
     pub fn delete_subtree(&mut self, handle: NodeHandle) -> Result<Vec<NodeHandle>, StoreError> {
-        unbuilt()
+        let mut known = self
+            .db
+            .prepare_cached("SELECT 1 FROM node WHERE handle = ?1")?;
+        if !known.exists([handle_number(handle)])? {
+            return Ok(Vec::new());
+        }
+        self.delete_row(handle)?;
+        let mut gone = vec![handle];
+        let mut below = self
+            .db
+            .prepare_cached("SELECT handle FROM node WHERE parent = ?1")?;
+        let mut delete = self
+            .db
+            .prepare_cached("DELETE FROM node WHERE parent = ?1")?;
+        let mut next = 0;
+        // Rows are deleted as they are found, so that a circle of parents ends too.
+        while let Some(parent) = gone.get(next).copied() {
+            next += 1;
+            let parent = handle_number(parent);
+            let rows = below.query_map([parent], |row| row.get(0).map(number_handle))?;
+            let before = gone.len();
+            for child in rows {
+                gone.push(child?);
+            }
+            if gone.len() > before {
+                delete.execute([parent])?;
+            }
+        }
+        Ok(gone)
     }
+
+    /// Sets the event position that the rows of this transaction bring the truth to (I1).
+    ///
+    /// # Errors
+    /// If the database cannot be written.
     pub fn set_seqno(&mut self, sn: &Seqno) -> Result<(), StoreError> {
-        unbuilt()
+        truth::set_meta(self.db, truth::META_SEQNO, sn.as_str())
     }
+
+    /// Inserts or replaces a share row.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
     pub fn put_share(&mut self, share: &ShareRow) -> Result<(), StoreError> {
-        unbuilt()
+        truth::put_share(self.db, "share", share)
     }
-    /// Deletes every share row of `handle` of this kind.
+
+    /// Deletes every share row of this node and kind.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
     pub fn delete_share(&mut self, handle: NodeHandle, kind: ShareKind) -> Result<(), StoreError> {
-        unbuilt()
+        truth::delete_share(self.db, handle, kind)
     }
-    /// Replaces the whole row with its layers and extents.
+
+    /// Writes a change row, replacing the whole former row with its layers and extents, and whatever
+    /// doubt a power cut had put on it.
+    ///
+    /// # Errors
+    /// If the database cannot be written, or the keys are locked.
     pub fn put_change(&mut self, row: &ChangeRow) -> Result<(), StoreError> {
-        unbuilt()
+        change_rows::put(self.db, self.vault, row)
     }
+
+    /// Deletes a change row and its layers' rows. Staging files are the caller's, after the commit.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
     pub fn delete_change(&mut self, subject: Subject) -> Result<(), StoreError> {
-        unbuilt()
+        change_rows::delete(self.db, subject)
     }
-    /// Sets `synced` if the content is still of this generation.
+
+    /// Notes that the staged bytes of this generation were fsynced (I2); a row that has moved on is
+    /// left alone.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
     pub fn mark_synced(&mut self, subject: Subject, generation: u64) -> Result<(), StoreError> {
-        unbuilt()
+        change_rows::mark_synced(self.db, subject, generation)
     }
-    /// Rewrites every place whose parent is `from`.
+
+    /// Rewrites every place whose parent is `from`: a folder made here was confirmed.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
     pub fn retarget_children(&mut self, from: Subject, to: Subject) -> Result<(), StoreError> {
-        unbuilt()
+        change_rows::retarget_children(self.db, from, to)
     }
+
+    /// Inserts or replaces an attempt.
+    ///
+    /// # Errors
+    /// If the database cannot be written, or the keys are locked.
     pub fn put_attempt(&mut self, row: &AttemptRow) -> Result<(), StoreError> {
-        unbuilt()
+        change_rows::put_attempt(self.db, self.vault, row)
     }
+
+    /// Deletes an attempt.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
     pub fn delete_attempt(&mut self, id: AttemptId) -> Result<(), StoreError> {
-        unbuilt()
+        self.db
+            .prepare_cached("DELETE FROM attempt WHERE id = ?1")?
+            .execute([id.0.cast_signed()])?;
+        Ok(())
     }
+
+    /// Notes a node that has to go from the server.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
     pub fn put_doomed(&mut self, handle: NodeHandle) -> Result<(), StoreError> {
-        unbuilt()
+        self.db
+            .prepare_cached("INSERT OR IGNORE INTO doomed VALUES (?1)")?
+            .execute([handle_number(handle)])?;
+        Ok(())
     }
+
+    /// The node is gone from the server.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
     pub fn delete_doomed(&mut self, handle: NodeHandle) -> Result<(), StoreError> {
-        unbuilt()
+        self.db
+            .prepare_cached("DELETE FROM doomed WHERE handle = ?1")?
+            .execute([handle_number(handle)])?;
+        Ok(())
     }
+
+    /// A value of the caller's, not encrypted at rest.
+    ///
+    /// # Errors
+    /// [`StoreError::ReservedName`] for names that begin with `store.`, or if the database cannot be
+    /// read.
     pub fn meta_get(&self, name: &str) -> Result<Option<String>, StoreError> {
-        unbuilt()
+        truth::check_name(name)?;
+        truth::meta(self.db, name)
     }
+
+    /// Sets a value of the caller's, not encrypted at rest.
+    ///
+    /// # Errors
+    /// [`StoreError::ReservedName`] for names that begin with `store.`, or if the database cannot be
+    /// written.
     pub fn meta_set(&mut self, name: &str, value: &str) -> Result<(), StoreError> {
-        unbuilt()
+        truth::check_name(name)?;
+        truth::set_meta(self.db, name, value)
     }
+
+    /// A number for something made here; never given out again once this transaction is committed.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
     pub fn next_local_id(&mut self) -> Result<LocalId, StoreError> {
-        unbuilt()
+        truth::count_up(self.db, truth::META_NEXT_LOCAL).map(LocalId)
     }
+
+    /// A number for an attempt; never given out again once this transaction is committed.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
     pub fn next_attempt_id(&mut self) -> Result<AttemptId, StoreError> {
-        unbuilt()
+        truth::count_up(self.db, truth::META_NEXT_ATTEMPT).map(AttemptId)
     }
 }

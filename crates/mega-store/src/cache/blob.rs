@@ -1,0 +1,659 @@
+//! One node's cached ciphertext.
+//!
+//! Locks: `disk` is held shared while bytes are read or written and exclusively while content is
+//! taken away, so a reader never sees a hole under a set bit. The bits themselves need no lock.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+
+use mega_proto::NodeHandle;
+use rusqlite::Connection;
+
+use super::table::{self, BlobRow};
+use super::unit_map::UnitMap;
+use super::{Shared, UNIT, now_ms, on_disk, recovery};
+use crate::db::lock;
+use crate::durable;
+use crate::error::{StoreError, is_disk_full};
+use crate::range_set::RangeSet;
+
+/// The database learns of a mere read this often, in milliseconds.
+const USE_EVERY: u64 = 60_000;
+/// Units around the place last used that [`Blob::trim`] leaves alone: 8 MiB to each side.
+const NEAR: u64 = 64;
+
+/// The cached ciphertext of one node. See [`BlobCache`](crate::BlobCache).
+#[derive(Debug)]
+pub struct Blob {
+    me: Weak<Self>,
+    shared: Arc<Shared>,
+    handle: NodeHandle,
+    size: u64,
+    units: UnitMap,
+    disk: RwLock<Option<File>>,
+    macs: Mutex<BTreeMap<u32, [u8; 16]>>,
+    verified: AtomicBool,
+    pins: AtomicU32,
+    last_use: AtomicU64,
+    recorded_use: AtomicU64,
+    /// The unit last read or written.
+    near: AtomicU64,
+    epoch: AtomicU64,
+    /// Something is not in the row yet.
+    changed: AtomicBool,
+    /// The row says `active`: units may be written. Changes only inside write transactions.
+    registered: AtomicBool,
+    /// Content is being taken away: the row must not be written from the bits.
+    clearing: AtomicBool,
+}
+
+/// Keeps a blob from being evicted while it exists.
+#[derive(Debug)]
+pub struct BlobPin(Arc<Blob>);
+
+impl BlobPin {
+    /// The pinned blob.
+    #[must_use]
+    pub const fn blob(&self) -> &Arc<Blob> {
+        &self.0
+    }
+}
+
+impl Drop for BlobPin {
+    fn drop(&mut self) {
+        self.0.pins.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What [`Blob::record`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recorded {
+    Behind,
+    Settled,
+}
+
+impl Blob {
+    /// A blob as its row and file say; anything doubtful counts as absent.
+    pub(super) fn load(
+        shared: Arc<Shared>,
+        handle: NodeHandle,
+        size: u64,
+    ) -> Result<Arc<Self>, StoreError> {
+        let row = match shared.memory {
+            Some(_) => None,
+            None => shared.db.read(|db| table::load(db, handle))?,
+        };
+        let mut file = None;
+        let row = match row {
+            Some(row) => {
+                let before = row.bytes;
+                if let Some((row, opened)) = recovery::check(&shared.path(handle), row, size) {
+                    file = opened;
+                    Some(row)
+                } else {
+                    tracing::warn!(node = %handle, "cached file damaged, dropped");
+                    shared.budget.give_back(before);
+                    // If this fails the row is replaced before the first write to the blob.
+                    let dropped = shared.db.write(|db| table::delete(db, handle));
+                    if let Err(error) = dropped.and_then(|()| shared.unlink(handle)) {
+                        tracing::warn!(%error, "a damaged cached file stays for now");
+                    }
+                    None
+                }
+            }
+            None => None,
+        };
+        let (units, macs, verified, epoch) = match row {
+            Some(row) => (row.units, row.macs, row.verified, row.epoch),
+            None => (RangeSet::new(), BTreeMap::new(), false, shared.new_epoch()),
+        };
+        Ok(Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            handle,
+            size,
+            units: UnitMap::new(size.div_ceil(UNIT), &units),
+            disk: RwLock::new(file),
+            macs: Mutex::new(macs),
+            verified: AtomicBool::new(verified),
+            pins: AtomicU32::new(0),
+            last_use: AtomicU64::new(now_ms()),
+            recorded_use: AtomicU64::new(0),
+            near: AtomicU64::new(0),
+            epoch: AtomicU64::new(epoch),
+            changed: AtomicBool::new(false),
+            registered: AtomicBool::new(false),
+            clearing: AtomicBool::new(false),
+            shared,
+        }))
+    }
+
+    /// The node.
+    #[must_use]
+    pub const fn handle(&self) -> NodeHandle {
+        self.handle
+    }
+
+    /// Length of the node's content in bytes.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn unit_length(&self, unit: u64) -> u64 {
+        self.size.saturating_sub(unit * UNIT).min(UNIT)
+    }
+
+    fn has(&self, unit: u64) -> bool {
+        match &self.shared.memory {
+            Some(memory) => lock(memory).contains(self.handle, unit),
+            None => self.units.contains(unit),
+        }
+    }
+
+    /// Disk space of the present units.
+    fn bytes_of(&self, units: &RangeSet) -> u64 {
+        units.iter().map(|run| space_of(self.size, &run)).sum()
+    }
+
+    /// Which parts of `range` are not here: whole units, the last one cut at the end of the file.
+    #[must_use]
+    pub fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let end = range.end.min(self.size);
+        let mut missing: Vec<Range<u64>> = Vec::new();
+        for unit in range.start / UNIT..end.div_ceil(UNIT) {
+            if self.has(unit) {
+                continue;
+            }
+            let (start, end) = (unit * UNIT, unit * UNIT + self.unit_length(unit));
+            match missing.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => missing.push(start..end),
+            }
+        }
+        missing
+    }
+
+    fn disk(&self) -> RwLockReadGuard<'_, Option<File>> {
+        self.disk.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn disk_alone(&self) -> RwLockWriteGuard<'_, Option<File>> {
+        self.disk.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fills `buf` with the ciphertext at `offset`. `false`: not all of it is here (any more), and
+    /// the buffer's content means nothing.
+    ///
+    /// # Errors
+    /// None at present: bytes that cannot be read count as not being here.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<bool, StoreError> {
+        let Some(end) = offset
+            .checked_add(buf.len() as u64)
+            .filter(|end| *end <= self.size)
+        else {
+            return Ok(false);
+        };
+        if buf.is_empty() {
+            return Ok(true);
+        }
+        if let Some(memory) = &self.shared.memory {
+            return Ok(self.read_memory(memory, offset, buf));
+        }
+        let guard = self.disk();
+        if !self.units.contains_all(offset / UNIT..end.div_ceil(UNIT)) {
+            return Ok(false);
+        }
+        let Some(file) = guard.as_ref() else {
+            return Ok(false);
+        };
+        if let Err(error) = file.read_exact_at(buf, offset) {
+            drop(guard);
+            tracing::warn!(node = %self.handle, %error, "cached file unreadable, dropped");
+            if let Err(error) = self.drop_content() {
+                tracing::warn!(%error, "an unreadable cached file stays for now");
+            }
+            return Ok(false);
+        }
+        drop(guard);
+        self.touch(end / UNIT);
+        Ok(true)
+    }
+
+    fn read_memory(&self, memory: &Mutex<super::MemoryUnits>, offset: u64, buf: &mut [u8]) -> bool {
+        let mut at = offset;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let Some(unit) = lock(memory).get(self.handle, at / UNIT) else {
+                return false;
+            };
+            let skip = (at % UNIT) as usize;
+            let Some(from) = unit.get(skip..) else {
+                return false;
+            };
+            let length = from.len().min(rest.len());
+            if length == 0 {
+                return false;
+            }
+            let (now, later) = rest.split_at_mut(length);
+            for (to, from) in now.iter_mut().zip(from) {
+                *to = *from;
+            }
+            at += length as u64;
+            rest = later;
+        }
+        true
+    }
+
+    fn touch(&self, unit: u64) {
+        self.near.store(unit, Ordering::Relaxed);
+        let now = now_ms();
+        self.last_use.store(now, Ordering::Relaxed);
+        let recorded = self.recorded_use.load(Ordering::Relaxed);
+        if now.saturating_sub(recorded) > USE_EVERY {
+            self.recorded_use.store(now, Ordering::Relaxed);
+            self.changed.store(true, Ordering::Release);
+            self.keep_unsettled();
+        }
+    }
+
+    fn keep_unsettled(&self) {
+        if let Some(me) = self.me.upgrade() {
+            lock(&self.shared.table).unsettled.insert(self.handle, me);
+        }
+    }
+
+    /// Keeps unit `index`, whose whole ciphertext (cut at the end of the file) is given. `false`: it
+    /// was not kept, because there is no room for it.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the length is not the unit's; if the file cannot be written.
+    pub fn write_unit(&self, index: u64, ciphertext: &[u8]) -> Result<bool, StoreError> {
+        let length = self.unit_length(index);
+        if ciphertext.len() as u64 != length || length == 0 {
+            return Err(StoreError::Damaged {
+                what: "a unit of another length",
+            });
+        }
+        if let Some(memory) = &self.shared.memory {
+            lock(memory).put(self.handle, index, ciphertext);
+            return Ok(true);
+        }
+        if self.units.contains(index) {
+            return Ok(true);
+        }
+        let Some(claim) = self.shared.make_room_for(on_disk(length)) else {
+            return Ok(false);
+        };
+        // Content may be taken away, or the row settled, between the steps; then once more.
+        for _ in 0..8 {
+            if !self.register()? {
+                return Ok(false);
+            }
+            self.open_file()?;
+            let guard = self.disk();
+            let Some(file) = guard.as_ref() else { continue };
+            if !self.registered.load(Ordering::Acquire) {
+                continue;
+            }
+            if let Err(source) = file.write_all_at(ciphertext, index * UNIT) {
+                drop((guard, claim));
+                if is_disk_full(&source) {
+                    return Ok(false);
+                }
+                return Err(StoreError::io(&self.shared.path(self.handle), source));
+            }
+            if self.units.set(index) {
+                claim.keep();
+            }
+            self.changed.store(true, Ordering::Release);
+            drop(guard);
+            self.near.store(index, Ordering::Relaxed);
+            self.last_use.store(now_ms(), Ordering::Relaxed);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Says in the database that the file may get more units than the row has. `false`: the database
+    /// takes no writes now.
+    pub(super) fn register(&self) -> Result<bool, StoreError> {
+        if self.registered.load(Ordering::Acquire) {
+            return Ok(true);
+        }
+        let done = self.shared.db.write(|db| {
+            if self.clearing.load(Ordering::Acquire) {
+                return Ok(false);
+            }
+            table::put(db, &self.row(true))?;
+            self.registered.store(true, Ordering::Release);
+            Ok(true)
+        });
+        match done {
+            Ok(is_registered) => {
+                self.keep_unsettled();
+                Ok(is_registered)
+            }
+            Err(error) => {
+                self.registered.store(false, Ordering::Release);
+                match error {
+                    StoreError::DiskFull | StoreError::Poisoned { .. } => Ok(false),
+                    other => Err(other),
+                }
+            }
+        }
+    }
+
+    fn open_file(&self) -> Result<(), StoreError> {
+        if self.disk().is_some() {
+            return Ok(());
+        }
+        let mut disk = self.disk_alone();
+        if disk.is_some() {
+            return Ok(());
+        }
+        let path = self.shared.path(self.handle);
+        // Nothing is present, so whatever stands there is a leftover.
+        let make = || {
+            let file = durable::private_file()
+                .create(true)
+                .truncate(true)
+                .open(&path)?;
+            file.set_len(self.size)?;
+            Ok(file)
+        };
+        let made = make().or_else(|error: io::Error| {
+            if error.kind() != io::ErrorKind::NotFound {
+                return Err(error);
+            }
+            path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+            make()
+        });
+        *disk = Some(made.map_err(|source| StoreError::io(&path, source))?);
+        Ok(())
+    }
+
+    fn row(&self, active: bool) -> BlobRow {
+        let units = self.units.snapshot();
+        BlobRow {
+            handle: self.handle,
+            size: self.size,
+            bytes: self.bytes_of(&units),
+            units,
+            macs: lock(&self.macs).clone(),
+            verified: self.is_verified(),
+            active,
+            doubtful: false,
+            epoch: self.epoch.load(Ordering::Acquire),
+            last_use: self.last_use.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Writes the row. A blob without news since the last time is settled, an empty one forgotten.
+    pub(super) fn record(&self, db: &Connection) -> Result<Recorded, StoreError> {
+        if self.clearing.load(Ordering::Acquire) {
+            return Ok(Recorded::Behind);
+        }
+        self.recorded_use
+            .store(self.last_use.load(Ordering::Relaxed), Ordering::Relaxed);
+        if self.changed.swap(false, Ordering::AcqRel) {
+            let active = self.registered.load(Ordering::Acquire);
+            table::put(db, &self.row(active))?;
+            return Ok(Recorded::Behind);
+        }
+        // Somebody is writing bytes: not idle.
+        let Ok(_alone) = self.disk.try_write() else {
+            return Ok(Recorded::Behind);
+        };
+        if self.changed.load(Ordering::Acquire) {
+            return Ok(Recorded::Behind);
+        }
+        self.registered.store(false, Ordering::Release);
+        if self.units.is_empty() && lock(&self.macs).is_empty() {
+            table::delete(db, self.handle)?;
+        } else {
+            table::put(db, &self.row(false))?;
+        }
+        Ok(Recorded::Settled)
+    }
+
+    /// What [`record`](Self::record) wrote did not last.
+    pub(super) fn mark_behind(&self) {
+        self.changed.store(true, Ordering::Release);
+    }
+
+    /// Nobody knows what the row says: it is written again before the next unit.
+    pub(super) fn unregister(&self) {
+        self.registered.store(false, Ordering::Release);
+    }
+
+    /// The blob, if it is as long as asked.
+    pub(super) fn of_size(self: Arc<Self>, size: u64) -> Result<Arc<Self>, StoreError> {
+        if self.size == size {
+            Ok(self)
+        } else {
+            Err(StoreError::Damaged {
+                what: "a blob's size",
+            })
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn recorded_use_is_old(&self) {
+        self.recorded_use.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        !self.registered.load(Ordering::Acquire) && !self.changed.load(Ordering::Acquire)
+    }
+
+    /// Whether every unit is here.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        match &self.shared.memory {
+            None => self.units.is_full(),
+            Some(memory) => {
+                let memory = lock(memory);
+                (0..self.units.units()).all(|unit| memory.contains(self.handle, unit))
+            }
+        }
+    }
+
+    /// Whether the whole content was found to match its meta-MAC.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        self.verified.load(Ordering::Acquire)
+    }
+
+    /// The whole content matches its meta-MAC. It stays verified until a unit goes.
+    pub fn set_verified(&self) {
+        if !self.verified.swap(true, Ordering::AcqRel) {
+            self.note_change();
+        }
+    }
+
+    fn note_change(&self) {
+        if self.shared.memory.is_none() {
+            self.changed.store(true, Ordering::Release);
+            self.keep_unsettled();
+        }
+    }
+
+    /// The MAC of a chunk, if it was computed before.
+    #[must_use]
+    pub fn chunk_mac(&self, chunk: u32) -> Option<[u8; 16]> {
+        lock(&self.macs).get(&chunk).copied()
+    }
+
+    /// Keeps the MAC of a chunk. It stays when units go (content never changes), until
+    /// [`drop_content`](Self::drop_content).
+    pub fn set_chunk_mac(&self, chunk: u32, mac: [u8; 16]) {
+        lock(&self.macs).insert(chunk, mac);
+        self.note_change();
+    }
+
+    /// Throws everything out: the content was wrong or is not needed.
+    ///
+    /// # Errors
+    /// If the database or the file cannot be written.
+    pub fn drop_content(&self) -> Result<(), StoreError> {
+        lock(&self.macs).clear();
+        self.verified.store(false, Ordering::Release);
+        if let Some(memory) = &self.shared.memory {
+            lock(memory).remove(self.handle, self.units.units());
+            return Ok(());
+        }
+        let Some(me) = self.me.upgrade() else {
+            return Ok(());
+        };
+        self.shared.clear(&[me]).map(|_| ())
+    }
+
+    /// Keeps the blob from being evicted as long as the pin exists.
+    #[must_use]
+    pub fn pin(self: &Arc<Self>) -> BlobPin {
+        self.pins.fetch_add(1, Ordering::AcqRel);
+        BlobPin(Arc::clone(self))
+    }
+
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::Acquire) > 0
+    }
+
+    pub(super) fn last_use(&self) -> u64 {
+        self.last_use.load(Ordering::Relaxed)
+    }
+
+    /// Disk space it takes now.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes_of(&self.units.snapshot())
+    }
+
+    /// First half of taking everything away: the row claims nothing from here on.
+    pub(super) fn begin_clear(&self, db: &Connection) -> Result<(), StoreError> {
+        self.epoch.store(self.shared.new_epoch(), Ordering::Release);
+        let mut row = self.row(true);
+        (row.units, row.bytes, row.verified) = (RangeSet::new(), 0, false);
+        table::put(db, &row)?;
+        self.registered.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Second half: bits and file go. The disk space that came back.
+    pub(super) fn finish_clear(&self) -> Result<u64, StoreError> {
+        let mut disk = self.disk_alone();
+        let gone = self.units.snapshot();
+        for unit in gone.iter().flatten() {
+            self.units.clear(unit);
+        }
+        self.verified.store(false, Ordering::Release);
+        *disk = None;
+        self.shared.unlink(self.handle)?;
+        let bytes = self.bytes_of(&gone);
+        self.shared.budget.give_back(bytes);
+        Ok(bytes)
+    }
+
+    /// Marks that content is going; the row is not written from the bits meanwhile.
+    pub(super) fn set_clearing(&self, clearing: bool) {
+        self.clearing.store(clearing, Ordering::Release);
+        if !clearing {
+            self.changed.store(true, Ordering::Release);
+            self.keep_unsettled();
+        }
+    }
+
+    /// Gives back about `bytes` from the front of a blob that is in use, away from where it is being
+    /// read: a file larger than the cache streams through it.
+    pub(super) fn trim(&self, bytes: u64) -> Result<u64, StoreError> {
+        let near = self.near.load(Ordering::Relaxed);
+        let keep = near.saturating_sub(NEAR)..near.saturating_add(NEAR);
+        let mut gone = RangeSet::new();
+        let mut freed = 0;
+        let present = self.units.snapshot();
+        for unit in present.iter().flatten().filter(|unit| !keep.contains(unit)) {
+            if freed >= bytes {
+                break;
+            }
+            gone.insert(unit..unit + 1);
+            freed += on_disk(self.unit_length(unit));
+        }
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        self.set_clearing(true);
+        let done = self.take_away(&gone);
+        self.set_clearing(false);
+        done
+    }
+
+    fn take_away(&self, gone: &RangeSet) -> Result<u64, StoreError> {
+        self.shared.db.write(|db| {
+            self.epoch.store(self.shared.new_epoch(), Ordering::Release);
+            let mut row = self.row(true);
+            gone.iter().for_each(|run| row.units.remove(run));
+            (row.bytes, row.verified) = (self.bytes_of(&row.units), false);
+            table::put(db, &row)?;
+            self.registered.store(true, Ordering::Release);
+            Ok(())
+        })?;
+        let disk = self.disk_alone();
+        self.verified.store(false, Ordering::Release);
+        let mut freed = 0;
+        for run in gone.iter() {
+            let cleared: u64 = run
+                .clone()
+                .filter(|unit| self.units.clear(*unit))
+                .map(|unit| on_disk(self.unit_length(unit)))
+                .sum();
+            if let Some(file) = disk.as_ref() {
+                recovery::punch(file, run.start * UNIT..run.end * UNIT)
+                    .map_err(|source| StoreError::io(&self.shared.path(self.handle), source))?;
+            }
+            freed += cleared;
+        }
+        self.shared.budget.give_back(freed);
+        Ok(freed)
+    }
+
+    /// Takes over a file that holds these units, if the blob is empty. Whether it did.
+    pub(super) fn take_over(
+        &self,
+        file: File,
+        from: &std::path::Path,
+        units: &RangeSet,
+    ) -> Result<bool, StoreError> {
+        if self.shared.memory.is_some() || !self.register()? {
+            return Ok(false);
+        }
+        let mut disk = self.disk_alone();
+        if disk.is_some() || !self.units.is_empty() || !self.registered.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let path = self.shared.path(self.handle);
+        let fail = |source| StoreError::io(&path, source);
+        path.parent()
+            .map_or(Ok(()), std::fs::create_dir_all)
+            .map_err(fail)?;
+        std::fs::rename(from, &path).map_err(fail)?;
+        *disk = Some(file);
+        for unit in units.iter().flatten() {
+            self.units.set(unit);
+        }
+        self.changed.store(true, Ordering::Release);
+        Ok(true)
+    }
+}
+
+/// Disk space of a run of units of a file of `size` bytes.
+pub(super) fn space_of(size: u64, units: &Range<u64>) -> u64 {
+    on_disk(
+        (units.end * UNIT)
+            .min(size)
+            .saturating_sub(units.start * UNIT),
+    )
+}

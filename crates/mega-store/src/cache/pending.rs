@@ -1,0 +1,138 @@
+//! Ciphertext of an upload, kept so that what was just written need not be fetched again.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use mega_proto::NodeHandle;
+
+use super::blob::{Blob, space_of};
+use super::{Shared, UNIT, on_disk, recovery};
+use crate::db::lock;
+use crate::durable;
+use crate::error::{StoreError, is_disk_full};
+use crate::range_set::RangeSet;
+
+/// Bytes by offset that will belong to a node that does not exist yet. Counted in the cache's bound
+/// like any other; dropped with its file unless adopted.
+#[derive(Debug)]
+pub struct PendingBlob {
+    shared: Arc<Shared>,
+    size: u64,
+    path: PathBuf,
+    /// `None`: not kept (the cache is off, or there was no room).
+    file: Option<File>,
+    written: Mutex<RangeSet>,
+    claimed: AtomicU64,
+    given_up: AtomicBool,
+}
+
+impl PendingBlob {
+    pub(super) fn begin(shared: Arc<Shared>, size: u64) -> Result<Self, StoreError> {
+        let mut name = [0; 8];
+        getrandom::fill(&mut name)?;
+        let dir = shared.dir.join(recovery::PENDING);
+        let path = dir.join(format!("{:016x}", u64::from_be_bytes(name)));
+        let file = if shared.memory.is_some() || size > shared.budget.limit() {
+            None
+        } else {
+            let make = || {
+                durable::private_dir(&dir)?;
+                let fail = |source| StoreError::io(&path, source);
+                let file = durable::private_file()
+                    .create_new(true)
+                    .open(&path)
+                    .map_err(fail)?;
+                file.set_len(size).map_err(fail)?;
+                Ok::<_, StoreError>(file)
+            };
+            make()
+                .inspect_err(|error| tracing::warn!(%error, "upload is not cached"))
+                .ok()
+        };
+        let given_up = AtomicBool::new(file.is_none());
+        let (written, claimed) = (Mutex::new(RangeSet::new()), AtomicU64::new(0));
+        Ok(Self {
+            shared,
+            size,
+            path,
+            file,
+            written,
+            claimed,
+            given_up,
+        })
+    }
+
+    /// Keeps bytes at `offset`, from any thread and in any order. `false`: they are not kept, and
+    /// none will be from now on.
+    ///
+    /// # Errors
+    /// None at present: bytes that cannot be written are not kept.
+    pub fn write(&self, offset: u64, ciphertext: &[u8]) -> Result<bool, StoreError> {
+        let length = ciphertext.len() as u64;
+        let fits = offset
+            .checked_add(length)
+            .is_some_and(|end| end <= self.size);
+        let Some(file) = self.file.as_ref().filter(|_| fits) else {
+            return Ok(false);
+        };
+        if self.given_up.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let Some(claim) = self.shared.make_room_for(on_disk(length)) else {
+            self.given_up.store(true, Ordering::Release);
+            return Ok(false);
+        };
+        if let Err(error) = file.write_all_at(ciphertext, offset) {
+            if !is_disk_full(&error) {
+                tracing::warn!(%error, "upload is not cached");
+            }
+            self.given_up.store(true, Ordering::Release);
+            return Ok(false);
+        }
+        claim.keep();
+        self.claimed.fetch_add(on_disk(length), Ordering::AcqRel);
+        lock(&self.written).insert(offset..offset + length);
+        Ok(true)
+    }
+
+    pub(super) fn adopt(mut self, handle: NodeHandle) -> Result<Arc<Blob>, StoreError> {
+        let blob = self.shared.open(handle, self.size)?;
+        let written = lock(&self.written).clone();
+        let is_present =
+            |unit: &u64| written.contains(unit * UNIT..((unit + 1) * UNIT).min(self.size));
+        let units: RangeSet = (0..self.size.div_ceil(UNIT))
+            .filter(is_present)
+            .map(|unit| unit..unit + 1)
+            .collect();
+        let Some(file) = self.file.take().filter(|_| !units.is_empty()) else {
+            return Ok(blob);
+        };
+        // What lies outside whole units does not count and must not take space.
+        let gaps = units.gaps(0..self.size.div_ceil(UNIT));
+        let cut = gaps
+            .iter()
+            .try_for_each(|gap| recovery::punch(&file, gap.start * UNIT..gap.end * UNIT));
+        if cut.is_err() {
+            return Ok(blob);
+        }
+        if blob.take_over(file, &self.path, &units)? {
+            // The blob's units are counted from here on, this claim ends in Drop.
+            self.shared
+                .budget
+                .add(units.iter().map(|run| space_of(self.size, &run)).sum());
+        }
+        Ok(blob)
+    }
+}
+
+impl Drop for PendingBlob {
+    fn drop(&mut self) {
+        let _ = durable::remove_if_there(&self.path);
+        self.shared
+            .budget
+            .give_back(self.claimed.load(Ordering::Acquire));
+    }
+}

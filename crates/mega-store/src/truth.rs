@@ -1,0 +1,242 @@
+//! Reading and writing rows of the truth: nodes, shares, meta.
+
+use mega_proto::{NodeHandle, NodeKind, UserHandle};
+use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
+
+use crate::error::StoreError;
+use crate::rows::{NodeRow, Roots, ShareKind, ShareRow};
+
+/// The `parent` of nodes that have none; sorts before all handles.
+pub(crate) const NO_PARENT: i64 = -1;
+/// The `user` of share rows that have none; no real user handle is zero.
+const NO_USER: i64 = 0;
+
+const NODE: &str = "handle, parent, kind, owner, size, ts, key, attrs, fa, arrival, suffix";
+
+/// Everything but `arrival` and `suffix` and their values, for inserts.
+pub(crate) const INSERT_COLUMNS: &str =
+    "(handle, parent, kind, owner, size, ts, key, attrs, fa, arrival, suffix)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+
+pub(crate) const fn handle_number(handle: NodeHandle) -> i64 {
+    handle.to_u48().cast_signed()
+}
+
+pub(crate) const fn number_handle(number: i64) -> NodeHandle {
+    NodeHandle::from_u48(number.cast_unsigned())
+}
+
+pub(crate) fn parent_number(parent: Option<NodeHandle>) -> i64 {
+    parent.map_or(NO_PARENT, handle_number)
+}
+
+const fn user_number(user: UserHandle) -> i64 {
+    i64::from_be_bytes(user.0)
+}
+
+const fn number_user(number: i64) -> UserHandle {
+    UserHandle(number.to_be_bytes())
+}
+
+/// A kind as a column; unknown numbers are damage.
+pub(crate) fn kind_from(number: i64) -> rusqlite::Result<NodeKind> {
+    NodeKind::from_code(number).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, number))
+}
+
+fn node_from(row: &Row<'_>) -> rusqlite::Result<NodeRow> {
+    let parent: i64 = row.get(1)?;
+    Ok(NodeRow {
+        handle: number_handle(row.get(0)?),
+        parent: (parent != NO_PARENT).then(|| number_handle(parent)),
+        kind: kind_from(row.get(2)?)?,
+        owner: row.get::<_, Option<i64>>(3)?.map(number_user),
+        size: row.get::<_, i64>(4)?.cast_unsigned(),
+        ts: row.get(5)?,
+        key: row.get(6)?,
+        attrs: row.get(7)?,
+        fa: row.get(8)?,
+        arrival: row.get::<_, i64>(9)?.cast_unsigned(),
+        suffix: row.get(10)?,
+    })
+}
+
+/// Runs an insert whose columns are [`INSERT_COLUMNS`].
+pub(crate) fn insert_node(
+    statement: &mut Statement<'_>,
+    row: &NodeRow,
+    arrival: u64,
+    suffix: Option<u32>,
+) -> Result<(), StoreError> {
+    statement.execute(params![
+        handle_number(row.handle),
+        parent_number(row.parent),
+        row.kind.code(),
+        row.owner.map(user_number),
+        row.size.cast_signed(),
+        row.ts,
+        row.key,
+        row.attrs,
+        row.fa,
+        arrival.cast_signed(),
+        suffix,
+    ])?;
+    Ok(())
+}
+
+pub(crate) fn node(db: &Connection, handle: NodeHandle) -> Result<Option<NodeRow>, StoreError> {
+    let mut statement = db.prepare_cached(&format!("SELECT {NODE} FROM node WHERE handle = ?1"))?;
+    Ok(statement
+        .query_row([handle_number(handle)], node_from)
+        .optional()?)
+}
+
+pub(crate) fn children(
+    db: &Connection,
+    parent: Option<NodeHandle>,
+) -> Result<Vec<NodeRow>, StoreError> {
+    let mut statement = db.prepare_cached(&format!("SELECT {NODE} FROM node WHERE parent = ?1"))?;
+    let rows = statement.query_map([parent_number(parent)], node_from)?;
+    let mut rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    rows.sort_unstable_by_key(|row| (row.arrival, row.ts, row.handle));
+    Ok(rows)
+}
+
+pub(crate) fn has_children(db: &Connection, parent: NodeHandle) -> Result<bool, StoreError> {
+    let mut statement = db.prepare_cached("SELECT 1 FROM node WHERE parent = ?1 LIMIT 1")?;
+    Ok(statement.exists([handle_number(parent)])?)
+}
+
+pub(crate) fn roots(db: &Connection) -> Result<Option<Roots>, StoreError> {
+    let found = children(db, None)?;
+    let first = |kind| {
+        found
+            .iter()
+            .find(|row| row.kind == kind)
+            .map(|row| row.handle)
+    };
+    Ok(first(NodeKind::Root).map(|cloud| Roots {
+        cloud,
+        vault: first(NodeKind::Vault),
+        rubbish: first(NodeKind::Rubbish),
+    }))
+}
+
+pub(crate) fn find_by_key(db: &Connection, part: &str) -> Result<Vec<NodeRow>, StoreError> {
+    let mut statement =
+        db.prepare_cached(&format!("SELECT {NODE} FROM node WHERE instr(key, ?1) > 0"))?;
+    let rows = statement.query_map([part], node_from)?;
+    Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?)
+}
+
+const fn share_kind_number(kind: ShareKind) -> i64 {
+    match kind {
+        ShareKind::OwnKey => 0,
+        ShareKind::Incoming => 1,
+        ShareKind::Outgoing => 2,
+        ShareKind::Link => 3,
+    }
+}
+
+fn share_from(row: &Row<'_>) -> rusqlite::Result<ShareRow> {
+    let kind = match row.get(1)? {
+        0_i64 => ShareKind::OwnKey,
+        1 => ShareKind::Incoming,
+        2 => ShareKind::Outgoing,
+        3 => ShareKind::Link,
+        other => return Err(rusqlite::Error::IntegralValueOutOfRange(1, other)),
+    };
+    let user: i64 = row.get(2)?;
+    Ok(ShareRow {
+        handle: number_handle(row.get(0)?),
+        kind,
+        user: (user != NO_USER).then(|| number_user(user)),
+        key_as_served: row.get(3)?,
+        access: row.get(4)?,
+        extra: row.get(5)?,
+    })
+}
+
+pub(crate) fn shares(db: &Connection) -> Result<Vec<ShareRow>, StoreError> {
+    let mut statement =
+        db.prepare_cached("SELECT handle, kind, user, key, access, extra FROM share")?;
+    let rows = statement.query_map([], share_from)?;
+    Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?)
+}
+
+/// Inserts or replaces a share row in `table` (`share` or the loader's).
+pub(crate) fn put_share(db: &Connection, table: &str, row: &ShareRow) -> Result<(), StoreError> {
+    let sql = format!("INSERT OR REPLACE INTO {table} VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
+    db.prepare_cached(&sql)?.execute(params![
+        handle_number(row.handle),
+        share_kind_number(row.kind),
+        row.user.map_or(NO_USER, user_number),
+        row.key_as_served,
+        row.access,
+        row.extra,
+    ])?;
+    Ok(())
+}
+
+pub(crate) fn delete_share(
+    db: &Connection,
+    handle: NodeHandle,
+    kind: ShareKind,
+) -> Result<(), StoreError> {
+    db.prepare_cached("DELETE FROM share WHERE handle = ?1 AND kind = ?2")?
+        .execute(params![handle_number(handle), share_kind_number(kind)])?;
+    Ok(())
+}
+
+/// A value of `meta` by its full name.
+pub(crate) fn meta<T: rusqlite::types::FromSql>(
+    db: &Connection,
+    name: &str,
+) -> Result<Option<T>, StoreError> {
+    let mut statement = db.prepare_cached("SELECT value FROM meta WHERE name = ?1")?;
+    Ok(statement.query_row([name], |row| row.get(0)).optional()?)
+}
+
+/// Sets a value of `meta` by its full name.
+pub(crate) fn set_meta(
+    db: &Connection,
+    name: &str,
+    value: impl rusqlite::ToSql,
+) -> Result<(), StoreError> {
+    db.prepare_cached(
+        "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2",
+    )?
+    .execute(params![name, value])?;
+    Ok(())
+}
+
+/// Counts a counter in `meta` up and gives the new value: 1 at first.
+pub(crate) fn count_up(db: &Connection, name: &str) -> Result<u64, StoreError> {
+    let mut statement = db.prepare_cached(
+        "INSERT INTO meta VALUES (?1, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1
+         RETURNING value",
+    )?;
+    Ok(statement
+        .query_row([name], |row| row.get::<_, i64>(0))?
+        .cast_unsigned())
+}
+
+/// Names in `meta` that are the store's own begin with this.
+const RESERVED: &str = "store.";
+
+pub(crate) const META_SEQNO: &str = "store.sn";
+pub(crate) const META_USER: &str = "store.user";
+pub(crate) const META_ORIGIN: &str = "store.api_origin";
+pub(crate) const META_BOOT: &str = "store.boot_id";
+pub(crate) const META_SALT: &str = "store.salt";
+pub(crate) const META_CHECK: &str = "store.key_check";
+pub(crate) const META_NEXT_LOCAL: &str = "store.last_local_id";
+pub(crate) const META_NEXT_ATTEMPT: &str = "store.last_attempt_id";
+pub(crate) const META_ARRIVAL: &str = "store.last_arrival";
+
+/// Refuses names that are the store's own.
+pub(crate) fn check_name(name: &str) -> Result<(), StoreError> {
+    if name.starts_with(RESERVED) {
+        return Err(StoreError::ReservedName(name.to_owned()));
+    }
+    Ok(())
+}
