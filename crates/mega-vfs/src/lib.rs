@@ -1,1 +1,52 @@
-//! mega-vfs.
+//! What a file system operation means on a Mega account.
+//!
+//! Owns: inodes, handles, the overlay of local changes over the server's truth, the content of dirty
+//! files, the pusher that makes the server agree, and what remote changes do to all of that.
+//! Promises: names and listings never wait for the network; what was acknowledged survives `kill -9`;
+//! no order of pushes leaves a name without its file. docs/SEMANTICS.md is the user's version.
+//! Never: kernel library types, command lines, terminals. Called by the binary's adaptor.
+//!
+//! Lock order: file content ([`file`]), then state ([`state`]); no lock is held across an await,
+//! and nothing is told to the kernel under one (that is the notifier thread's job).
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
+
+mod changes;
+mod errno;
+mod file;
+mod handles;
+mod inode;
+mod notifier;
+mod ops;
+mod push;
+mod remote;
+mod shared;
+mod start;
+mod state;
+mod stop;
+mod tree_load;
+mod types;
+
+use std::sync::{Arc, Mutex};
+
+use tokio::task::JoinHandle;
+
+pub use ops::CopyRange;
+pub use start::StartError;
+pub use stop::{Left, Status};
+pub use types::{
+    Attr, DirEntry, Entry, FileKind, KernelNotifier, Lookup, OpResult, OpenMode, Opened,
+    RenameMode, SetAttr, StatFs, Timestamp, VfsConfig,
+};
+
+/// One mounted account.
+pub struct Vfs {
+    pub(crate) shared: Arc<shared::Shared>,
+    pub(crate) tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Vfs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vfs").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,354 @@
+//! One directory as the user sees it.
+//!
+//! # Names
+//! When a directory is built, spellings are given in this order, each taken only when still free:
+//! local entries (their name was checked when they were made), nodes with a stored suffix, then all
+//! others by (arrival, `ts`, handle): the first of a name gets the plain spelling, and a node really
+//! named `a (1).txt` keeps it. Whoever is left counts on from 1 until a spelling is free, and that
+//! number is reported so that the caller stores it. Afterwards entries come and go one at a time and
+//! never move another entry's spelling.
+//!
+//! # Order
+//! Every entry has a cookie, given once and growing, so that readdir continues correctly while
+//! entries come and go. Insertion, removal and look-up are logarithmic or hashed: nothing here walks
+//! the directory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use mega_proto::NodeHandle;
+use mega_store::Subject;
+
+use crate::node::Facts;
+use crate::spelling::{StoredName, spell, suffixed};
+
+/// Cookies below this are `.` and `..`.
+pub const FIRST_COOKIE: u64 = 3;
+
+/// What is needed to place something into a directory.
+#[derive(Debug, Clone)]
+pub struct Child {
+    /// Node or local row.
+    pub subject: Subject,
+    /// Name on Mega (or that it will have there).
+    pub stored: StoredName,
+    /// Duplicate number assigned earlier, if any.
+    pub suffix: Option<u32>,
+    /// Attributes for `stat`.
+    pub facts: Facts,
+}
+
+/// One name in a directory.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Node or local row.
+    pub subject: Subject,
+    /// What the user sees.
+    pub spelling: Arc<str>,
+    /// What Mega has.
+    pub stored: StoredName,
+    /// Duplicate number, when the spelling has one.
+    pub suffix: Option<u32>,
+    /// Place in the listing.
+    pub cookie: u64,
+    /// Attributes for `stat`.
+    pub facts: Facts,
+}
+
+/// A duplicate number that was given and has to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewSuffix {
+    /// The node it belongs to.
+    pub handle: NodeHandle,
+    /// Its number, from 1.
+    pub number: u32,
+}
+
+/// A loaded directory.
+#[derive(Debug, Default)]
+pub struct Directory {
+    entries: BTreeMap<u64, Entry>,
+    by_name: HashMap<Arc<str>, u64>,
+    by_subject: HashMap<Subject, u64>,
+    next_cookie: u64,
+    /// Where counting on starts for a spelling, so that thousands of equal names stay linear.
+    counters: HashMap<Arc<str>, u32>,
+}
+
+impl Directory {
+    /// Builds a directory from all its children; `children` come in (arrival, `ts`, handle) order.
+    /// Returns the suffixes that were assigned now and have to be stored.
+    #[must_use]
+    pub fn build(children: Vec<Child>) -> (Self, Vec<NewSuffix>) {
+        let mut directory = Self {
+            by_name: HashMap::with_capacity(children.len()),
+            by_subject: HashMap::with_capacity(children.len()),
+            ..Self::default()
+        };
+        // The listing keeps the order of arrival, whichever pass gives the spelling.
+        let base = FIRST_COOKIE;
+        directory.next_cookie = base + children.len() as u64;
+        let mut waiting = Vec::new();
+        let mut later = Vec::new();
+        for (cookie, child) in (base..).zip(children) {
+            match (child.subject, child.suffix) {
+                (Subject::Local(_), _) | (_, Some(_)) => {
+                    let plain = spell(&child.stored, child.subject);
+                    let spelling = suffixed(&plain, child.suffix.unwrap_or(0));
+                    if directory.by_name.contains_key(spelling.as_str()) {
+                        later.push((cookie, child));
+                    } else {
+                        directory.place(cookie, child, spelling.into());
+                    }
+                }
+                (Subject::Node(_), None) => waiting.push((cookie, child)),
+            }
+        }
+        for (cookie, child) in waiting {
+            let spelling = spell(&child.stored, child.subject);
+            if directory.by_name.contains_key(spelling.as_str()) {
+                later.push((cookie, child));
+            } else {
+                directory.place(cookie, child, spelling.into());
+            }
+        }
+        let mut assigned = Vec::new();
+        for (cookie, child) in later {
+            assigned.extend(directory.place_counting_on(cookie, child));
+        }
+        (directory, assigned)
+    }
+
+    fn place(&mut self, cookie: u64, child: Child, spelling: Arc<str>) {
+        self.by_name.insert(Arc::clone(&spelling), cookie);
+        self.by_subject.insert(child.subject, cookie);
+        self.entries.insert(
+            cookie,
+            Entry {
+                subject: child.subject,
+                spelling,
+                stored: child.stored,
+                suffix: child.suffix,
+                cookie,
+                facts: child.facts,
+            },
+        );
+    }
+
+    fn place_counting_on(&mut self, cookie: u64, mut child: Child) -> Option<NewSuffix> {
+        let plain: Arc<str> = spell(&child.stored, child.subject).into();
+        let mut number = self.counters.get(&plain).copied().unwrap_or(1);
+        let spelling = loop {
+            let candidate = suffixed(&plain, number);
+            if !self.by_name.contains_key(candidate.as_str()) {
+                break candidate;
+            }
+            number = number.saturating_add(1);
+        };
+        self.counters.insert(plain, number.saturating_add(1));
+        child.suffix = Some(number);
+        let subject = child.subject;
+        self.place(cookie, child, spelling.into());
+        match subject {
+            Subject::Node(handle) => Some(NewSuffix { handle, number }),
+            Subject::Local(_) => None,
+        }
+    }
+
+    /// Adds one entry; an entry of the same subject is replaced (keeping its cookie). Returns a
+    /// suffix that was assigned and has to be stored.
+    pub fn insert(&mut self, child: Child) -> Option<NewSuffix> {
+        let cookie = match self.remove(child.subject) {
+            Some(old) => old.cookie,
+            None => {
+                let cookie = self.next_cookie.max(FIRST_COOKIE);
+                self.next_cookie = cookie + 1;
+                cookie
+            }
+        };
+        let plain = spell(&child.stored, child.subject);
+        let spelling = suffixed(&plain, child.suffix.unwrap_or(0));
+        if self.by_name.contains_key(spelling.as_str()) {
+            self.place_counting_on(cookie, child)
+        } else {
+            self.place(cookie, child, spelling.into());
+            None
+        }
+    }
+
+    /// Removes the entry of `subject`.
+    pub fn remove(&mut self, subject: Subject) -> Option<Entry> {
+        let cookie = self.by_subject.remove(&subject)?;
+        let entry = self.entries.remove(&cookie)?;
+        self.by_name.remove(&entry.spelling);
+        if let Some(number) = entry.suffix {
+            // A freed number is found again by counting from there.
+            let plain: Arc<str> = spell(&entry.stored, subject).into();
+            if let Some(next) = self.counters.get_mut(&plain) {
+                *next = (*next).min(number);
+            }
+        }
+        Some(entry)
+    }
+
+    /// The same entry now stands for another subject (our upload was confirmed); name and cookie stay.
+    pub fn resubject(&mut self, old: Subject, new: Subject, facts: Facts) -> bool {
+        let Some(cookie) = self.by_subject.remove(&old) else {
+            return false;
+        };
+        self.by_subject.insert(new, cookie);
+        if let Some(entry) = self.entries.get_mut(&cookie) {
+            entry.subject = new;
+            entry.facts = facts;
+        }
+        true
+    }
+
+    /// Replaces what `stat` shows of `subject`.
+    pub fn set_facts(&mut self, subject: Subject, facts: Facts) {
+        if let Some(entry) = self
+            .by_subject
+            .get(&subject)
+            .and_then(|c| self.entries.get_mut(c))
+        {
+            entry.facts = facts;
+        }
+    }
+
+    /// The entry spelled `name`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Entry> {
+        self.by_name
+            .get(name)
+            .and_then(|cookie| self.entries.get(cookie))
+    }
+
+    /// The entry of `subject`.
+    #[must_use]
+    pub fn of(&self, subject: Subject) -> Option<&Entry> {
+        self.by_subject
+            .get(&subject)
+            .and_then(|cookie| self.entries.get(cookie))
+    }
+
+    /// Entries whose cookie is greater than `cookie`, in listing order.
+    pub fn after(&self, cookie: u64) -> impl Iterator<Item = &Entry> {
+        self.entries
+            .range(cookie.saturating_add(1)..)
+            .map(|(_, entry)| entry)
+    }
+
+    /// Number of entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mega_store::LocalId;
+    use proptest::prelude::*;
+
+    fn child(handle: u64, name: &str) -> Child {
+        Child {
+            subject: Subject::Node(NodeHandle::from_u48(handle)),
+            stored: StoredName::Named(name.to_owned()),
+            suffix: None,
+            facts: Facts::default(),
+        }
+    }
+
+    fn names(directory: &Directory) -> Vec<(u64, String)> {
+        let mut all: Vec<_> = directory
+            .after(0)
+            .map(|e| match e.subject {
+                Subject::Node(h) => (h.to_u48(), e.spelling.to_string()),
+                Subject::Local(id) => (id.0, e.spelling.to_string()),
+            })
+            .collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn duplicates_are_numbered_and_real_names_stay() {
+        let (directory, new) = Directory::build(vec![
+            child(1, "a.txt"),
+            child(2, "a.txt"),
+            child(3, "a (1).txt"),
+            child(4, "a.txt"),
+        ]);
+        assert_eq!(
+            names(&directory),
+            [
+                (1, "a.txt"),
+                (2, "a (2).txt"),
+                (3, "a (1).txt"),
+                (4, "a (3).txt")
+            ]
+            .map(|(h, n)| (h, n.to_owned()))
+        );
+        assert_eq!(new.len(), 2);
+    }
+
+    #[test]
+    fn stored_suffixes_survive_the_plain_one_leaving() {
+        let mut second = child(2, "a.txt");
+        second.suffix = Some(1);
+        let (directory, new) = Directory::build(vec![second]);
+        assert_eq!(names(&directory), [(2, "a (1).txt".to_owned())]);
+        assert!(new.is_empty());
+    }
+
+    #[test]
+    fn local_entries_keep_their_name_against_arriving_nodes() {
+        let local = Child {
+            subject: Subject::Local(LocalId(9)),
+            ..child(0, "a")
+        };
+        let (directory, new) = Directory::build(vec![child(1, "a"), local]);
+        assert_eq!(
+            names(&directory),
+            [(1, "a (1)".to_owned()), (9, "a".to_owned())]
+        );
+        assert_eq!(new.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn spellings_are_unique_and_never_move(ops in proptest::collection::vec((0u64..12, "a( \\([12]\\))?|b/", any::<bool>()), 1..60)) {
+            let (mut directory, _) = Directory::build(Vec::new());
+            let mut expected: HashMap<u64, String> = HashMap::new();
+            for (handle, name, add) in ops {
+                let item = child(handle, &name);
+                let subject = item.subject;
+                if add && directory.of(subject).is_none() {
+                    directory.insert(item);
+                    expected.insert(handle, directory.of(subject).unwrap().spelling.to_string());
+                } else if !add {
+                    directory.remove(subject);
+                    expected.remove(&handle);
+                }
+                let mut want: Vec<_> = expected.iter().map(|(h, n)| (*h, n.clone())).collect();
+                want.sort();
+                prop_assert_eq!(names(&directory), want);
+                let mut unique: Vec<_> = expected.values().collect();
+                unique.sort();
+                unique.dedup();
+                prop_assert_eq!(unique.len(), expected.len());
+                for (h, n) in &expected {
+                    let found = directory.get(n).map(|e| e.subject);
+                    prop_assert_eq!(found, Some(Subject::Node(NodeHandle::from_u48(*h))));
+                }
+            }
+        }
+    }
+}

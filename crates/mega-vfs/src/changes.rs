@@ -1,0 +1,156 @@
+//! The overlay in memory: every change row, indexed the ways the view needs.
+//!
+//! Mirrors table `change`: a row is written to the store first and put here after. Also knows what
+//! is in flight to the server, which is never written down (after a restart nothing is in flight;
+//! the journalled attempts tell what may have been).
+
+use std::collections::{HashMap, HashSet};
+
+use mega_proto::NodeHandle;
+use mega_store::{ChangeRow, ChangeState, Subject};
+use serde_json::{Map, Value};
+
+use crate::types::Timestamp;
+
+/// Member of a row's attributes that is never sent: the modification time, as [`Timestamp::to_text`].
+pub(crate) const MTIME: &str = "~mtime";
+/// Member that is never sent: the duplicate number of the spelling that a rename took over.
+pub(crate) const SUFFIX: &str = "~suffix";
+
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    rows: HashMap<Subject, ChangeRow>,
+    placed: HashMap<Subject, HashSet<Subject>>,
+    replaced_by: HashMap<NodeHandle, Subject>,
+    in_flight: HashSet<Subject>,
+}
+
+impl Changes {
+    pub(crate) fn new(rows: Vec<ChangeRow>) -> Self {
+        let mut changes = Self::default();
+        for row in rows {
+            changes.insert(row);
+        }
+        changes
+    }
+
+    pub(crate) fn get(&self, subject: Subject) -> Option<&ChangeRow> {
+        self.rows.get(&subject)
+    }
+
+    pub(crate) fn insert(&mut self, row: ChangeRow) {
+        self.remove(row.subject);
+        if let Some(place) = &row.place {
+            self.placed
+                .entry(place.parent)
+                .or_default()
+                .insert(row.subject);
+        }
+        if let Some(handle) = row.replaces {
+            self.replaced_by.insert(handle, row.subject);
+        }
+        self.rows.insert(row.subject, row);
+    }
+
+    pub(crate) fn remove(&mut self, subject: Subject) -> Option<ChangeRow> {
+        let row = self.rows.remove(&subject)?;
+        if let Some(place) = &row.place
+            && let Some(set) = self.placed.get_mut(&place.parent)
+        {
+            set.remove(&subject);
+            if set.is_empty() {
+                self.placed.remove(&place.parent);
+            }
+        }
+        if let Some(handle) = row.replaces
+            && self.replaced_by.get(&handle) == Some(&subject)
+        {
+            self.replaced_by.remove(&handle);
+        }
+        Some(row)
+    }
+
+    /// Rows that want to be in `parent`.
+    pub(crate) fn placed_in(&self, parent: Subject) -> impl Iterator<Item = &ChangeRow> {
+        self.placed
+            .get(&parent)
+            .into_iter()
+            .flatten()
+            .filter_map(|subject| self.rows.get(subject))
+    }
+
+    /// Who took over the name of `handle` and is not on the server yet.
+    pub(crate) fn replacer(&self, handle: NodeHandle) -> Option<Subject> {
+        self.replaced_by.get(&handle).copied()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &ChangeRow> {
+        self.rows.values()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(crate) fn set_in_flight(&mut self, subject: Subject, on: bool) {
+        if on {
+            self.in_flight.insert(subject);
+        } else {
+            self.in_flight.remove(&subject);
+        }
+    }
+
+    pub(crate) fn is_in_flight(&self, subject: Subject) -> bool {
+        self.in_flight.contains(&subject)
+    }
+
+    pub(crate) fn clear_in_flight(&mut self) {
+        self.in_flight.clear();
+    }
+}
+
+/// The modification time that a row asks for.
+pub(crate) fn row_mtime(row: &ChangeRow) -> Option<Timestamp> {
+    Timestamp::parse(row.attributes.as_ref()?.get(MTIME)?.as_str()?)
+}
+
+/// The duplicate number of a row's spelling; 0 is the plain spelling.
+pub(crate) fn row_suffix(row: &ChangeRow) -> u32 {
+    row.attributes
+        .as_ref()
+        .and_then(|attributes| attributes.get(SUFFIX))
+        .and_then(Value::as_u64)
+        .and_then(|number| u32::try_from(number).ok())
+        .unwrap_or(0)
+}
+
+/// Asks for an attribute; `Null` removes it from the node.
+pub(crate) fn set_attribute(row: &mut ChangeRow, name: &str, value: Value) {
+    row.attributes
+        .get_or_insert_with(Map::new)
+        .insert(name.to_owned(), value);
+}
+
+/// Stops asking for an attribute.
+pub(crate) fn clear_attribute(row: &mut ChangeRow, name: &str) {
+    if let Some(attributes) = &mut row.attributes {
+        attributes.remove(name);
+        if attributes.is_empty() {
+            row.attributes = None;
+        }
+    }
+}
+
+/// Whether a row asks for nothing (any more).
+pub(crate) fn is_settled(row: &ChangeRow) -> bool {
+    row.place.is_none() && row.attributes.is_none() && row.content.is_none() && !row.removed
+}
+
+/// When a row is due, unless it is parked.
+pub(crate) fn due_ms(row: &ChangeRow) -> Option<i64> {
+    match &row.state {
+        ChangeState::Pending { due_ms } => Some(*due_ms),
+        ChangeState::Pushing { .. } => Some(0),
+        ChangeState::Parked { .. } => None,
+    }
+}

@@ -1,0 +1,65 @@
+//! Open handles: from `open` or `opendir` to the release.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use mega_transfer::ReadCursor;
+
+use crate::file::FileNode;
+use crate::types::OpenMode;
+
+/// One `open()` of a file.
+pub(crate) struct FileHandle {
+    pub(crate) file: Arc<FileNode>,
+    pub(crate) mode: OpenMode,
+    pub(crate) cursor: ReadCursor,
+}
+
+/// One handle number.
+#[derive(Clone)]
+pub(crate) enum Handle {
+    File(Arc<FileHandle>),
+    /// The inode of an open directory.
+    Directory(u64),
+}
+
+#[derive(Default)]
+pub(crate) struct Handles {
+    open: HashMap<u64, Handle>,
+    next: u64,
+}
+
+impl Handles {
+    pub(crate) fn insert(&mut self, handle: Handle) -> u64 {
+        self.next += 1;
+        self.open.insert(self.next, handle);
+        self.next
+    }
+
+    pub(crate) fn file(&self, fh: u64) -> Option<Arc<FileHandle>> {
+        match self.open.get(&fh) {
+            Some(Handle::File(handle)) => Some(Arc::clone(handle)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn remove(&mut self, fh: u64) -> Option<Handle> {
+        self.open.remove(&fh)
+    }
+
+    /// Inodes of open directories.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = u64> + '_ {
+        self.open.values().filter_map(|handle| match handle {
+            Handle::Directory(ino) => Some(*ino),
+            Handle::File(_) => None,
+        })
+    }
+
+    /// All open files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = Arc<FileHandle>> + '_ {
+        self.open.values().filter_map(|handle| match handle {
+            Handle::File(handle) => Some(Arc::clone(handle)),
+            Handle::Directory(_) => None,
+        })
+    }
+}

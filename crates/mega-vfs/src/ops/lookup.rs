@@ -1,0 +1,80 @@
+//! lookup, forget, getattr, readlink: answered from local state, except a link's target that was
+//! never read.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::entry_name;
+use crate::Vfs;
+use crate::types::{Entry, FileKind, Lookup, OpResult};
+
+impl Vfs {
+    /// Finds a name; counts one kernel reference when found.
+    ///
+    /// # Errors
+    /// ENAMETOOLONG, EILSEQ (not UTF-8), ENOTDIR, ESTALE, EIO.
+    pub async fn lookup(&self, parent: u64, name: &OsStr) -> OpResult<Lookup> {
+        if name.len() > mega_tree::spelling::NAME_MAX {
+            return Err(Errno::NAMETOOLONG);
+        }
+        let ttl = self.shared.config.attr_ttl;
+        // What cannot be a name here does not exist.
+        let Ok(name) = entry_name(name) else {
+            return Ok(Lookup::Missing { ttl });
+        };
+        let mut state = self.shared.lock();
+        let directory = state.subject(parent)?;
+        let Some(found) = state.find(directory, name)? else {
+            return Ok(Lookup::Missing { ttl });
+        };
+        let attr = state.attr_with(found.subject, found.facts)?;
+        state.inodes.remember(attr.ino, 1);
+        Ok(Lookup::Found(Entry { attr, ttl }))
+    }
+
+    /// Drops kernel references.
+    pub fn forget(&self, ino: u64, count: u64) {
+        let mut state = self.shared.lock();
+        if state.inodes.forget(ino, count) && !state.files.contains_key(&ino) {
+            state.inodes.unbind(ino);
+        }
+    }
+
+    /// Counts one more kernel reference, for an entry handed out by readdirplus.
+    pub fn remember(&self, ino: u64) {
+        self.shared.lock().inodes.remember(ino, 1);
+    }
+
+    /// Attributes of an inode.
+    ///
+    /// # Errors
+    /// ESTALE when its node is gone.
+    pub async fn getattr(&self, ino: u64) -> OpResult<Entry> {
+        let mut state = self.shared.lock();
+        let subject = state.subject(ino)?;
+        state.entry(subject)
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// EINVAL when it is no link; what `read` answers.
+    pub async fn readlink(&self, ino: u64) -> OpResult<Vec<u8>> {
+        let (file, size) = {
+            let mut state = self.shared.lock();
+            let subject = state.subject(ino)?;
+            let attr = state.attr(subject)?;
+            if attr.kind != FileKind::Symlink {
+                return Err(Errno::INVAL);
+            }
+            (self.shared.file(&mut state, subject)?, attr.size)
+        };
+        let size = u32::try_from(size.min(4096)).unwrap_or(4096);
+        let cursor = mega_transfer::ReadCursor::default();
+        let bytes = self.shared.read_file(&file, &cursor, 0, size).await;
+        self.shared.let_go(&Arc::clone(&file), &mut file.lock());
+        Ok(bytes?.to_vec())
+    }
+}

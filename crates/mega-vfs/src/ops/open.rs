@@ -1,0 +1,158 @@
+//! open, flush, release, fsync.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mega_store::StoreError;
+use rustix::io::Errno;
+
+use crate::Vfs;
+use crate::errno::store_errno;
+use crate::file::FileNode;
+use crate::handles::{FileHandle, Handle};
+use crate::shared::Shared;
+use crate::state::State;
+use crate::types::{FileKind, OpResult, OpenMode, Opened};
+
+impl Shared {
+    /// Registers an open of `file`. Lock order: the caller holds no lock.
+    pub(crate) fn open_handle(&self, file: &Arc<FileNode>, mode: OpenMode) -> OpResult<Opened> {
+        let mut content = file.lock();
+        if mode.truncate && mode.write {
+            content
+                .truncate(&self.store, 0)
+                .map_err(|error| store_errno(&error))?;
+            file.set_mtime(crate::types::Timestamp::now());
+            file.publish(&content);
+        }
+        content.openers += 1;
+        content.writers += u32::from(mode.write);
+        file.publish(&content);
+        let keep_cache = !content.is_dirty;
+        let handle = FileHandle {
+            file: Arc::clone(file),
+            mode,
+            cursor: mega_transfer::ReadCursor::default(),
+        };
+        let fh = self.lock().handles.insert(Handle::File(Arc::new(handle)));
+        if mode.truncate && mode.write {
+            self.commit_content(file, &mut content)?;
+        }
+        Ok(Opened { fh, keep_cache })
+    }
+
+    /// Makes everything committed so far durable.
+    pub(crate) async fn sync_rows(self: &Arc<Self>) -> OpResult<()> {
+        let shared = Arc::clone(self);
+        tokio::task::spawn_blocking(move || shared.store.sync())
+            .await
+            .map_err(|_| Errno::IO)?
+            .map(|_| ())
+            .map_err(|error| store_errno(&error))
+    }
+
+    /// Staged bytes first, then the row that counts them (I2).
+    fn sync_file(&self, file: &FileNode) -> Result<(), StoreError> {
+        let mut content = file.lock();
+        for layer in &content.layers {
+            layer.file.sync_data()?;
+        }
+        let generation = content.generation;
+        if self.commit_content(file, &mut content).is_err() {
+            return Err(StoreError::NotPresent);
+        }
+        let is_dirty = content.is_dirty && !content.is_unlinked;
+        drop(content);
+        if is_dirty && let Some(subject) = self.lock().inodes.subject(file.ino) {
+            self.store.write(|tx| tx.mark_synced(subject, generation))?;
+        }
+        self.store.sync().map(|_| ())
+    }
+}
+
+impl Vfs {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// EROFS, EISDIR, EACCES (no key for its content), ESTALE, ENOSPC.
+    pub async fn open(&self, ino: u64, mode: OpenMode) -> OpResult<Opened> {
+        if mode.write {
+            self.shared.check_writable()?;
+            self.shared.check_open()?;
+        }
+        let file = {
+            let mut state = self.shared.lock();
+            let subject = state.subject(ino)?;
+            if state.attr(subject)?.kind == FileKind::Directory {
+                return Err(Errno::ISDIR);
+            }
+            self.shared.file(&mut state, subject)?
+        };
+        self.shared.open_handle(&file, mode)
+    }
+
+    /// Called at every close: the change is queued, and survives the end of this process.
+    ///
+    /// # Errors
+    /// EBADF, ENOSPC, EIO.
+    pub async fn flush(&self, _ino: u64, fh: u64) -> OpResult<()> {
+        let handle = self.shared.lock().handles.file(fh).ok_or(Errno::BADF)?;
+        if !handle.mode.write {
+            return Ok(());
+        }
+        let mut content = handle.file.lock();
+        self.shared.commit_content(&handle.file, &mut content)
+    }
+
+    /// Ends a handle.
+    ///
+    /// # Errors
+    /// EBADF; what `flush` answers.
+    pub async fn release(&self, _ino: u64, fh: u64) -> OpResult<()> {
+        let removed = self.shared.lock().handles.remove(fh);
+        let Some(Handle::File(handle)) = removed else {
+            return Err(Errno::BADF);
+        };
+        let mut content = handle.file.lock();
+        let committed = self.shared.commit_content(&handle.file, &mut content);
+        content.openers = content.openers.saturating_sub(1);
+        content.writers = content.writers.saturating_sub(u32::from(handle.mode.write));
+        handle.file.publish(&content);
+        if content.is_dirty && content.writers == 0 {
+            self.shared.start_write_back(&handle.file);
+        }
+        self.shared.let_go(&handle.file, &mut content);
+        drop(content);
+        self.shared.wake.notify_one();
+        committed
+    }
+
+    /// Bytes and row on stable storage before the answer.
+    ///
+    /// # Errors
+    /// EBADF; EIO when stable storage cannot be reached (writing then stops for good).
+    pub async fn fsync(&self, _ino: u64, fh: u64, _data_only: bool) -> OpResult<()> {
+        let handle = self.shared.lock().handles.file(fh).ok_or(Errno::BADF)?;
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || shared.sync_file(&handle.file))
+            .await
+            .map_err(|_| Errno::IO)?
+            .map_err(|error| store_errno(&error))
+    }
+}
+
+impl Shared {
+    /// The write-back delay counts from the last close.
+    fn start_write_back(&self, file: &FileNode) {
+        let mut state = self.lock();
+        let due = state.content_due();
+        let Ok(subject) = state.subject(file.ino) else {
+            return;
+        };
+        State::set_due(&mut state, subject, due);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_closing.load(Ordering::Acquire)
+    }
+}

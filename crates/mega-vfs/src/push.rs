@@ -1,0 +1,134 @@
+//! The pusher: makes the server agree with the change rows.
+//!
+//! One task decides what is ready, sends names in batches and finished uploads in batches, and
+//! confirms each result in one transaction. Uploads run beside it. Everything that creates a node is
+//! journalled before it is sent ([`journal`]); what became of a request whose reply was lost is found
+//! out by looking, never by sending a second time under a new id ([`recover`]).
+//!
+//! Order that loses nothing: folders before what is in them, placements before the removals that
+//! depend on them, a removed folder only when all it holds is removed.
+
+mod attributes;
+mod confirm;
+mod journal;
+mod plan;
+mod recover;
+mod send;
+mod upload;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mega_store::Subject;
+use tokio::task::JoinSet;
+
+use crate::shared::Shared;
+use crate::types::now_ms;
+
+pub(crate) use plan::Step;
+pub(crate) use upload::Finished;
+
+/// What the pusher remembers between rounds.
+#[derive(Default)]
+pub(crate) struct Pusher {
+    uploading: HashMap<Subject, u64>,
+    failures: HashMap<Subject, u32>,
+    finished: Vec<Finished>,
+    /// Uploads wait until then after the server said the quota is exhausted, ms since 1970.
+    quota_pause_until: i64,
+    /// After a request failed as a whole nothing is sent until then, ms since 1970.
+    pause_until: i64,
+}
+
+/// Pause of uploads after an over-quota answer.
+const QUOTA_PAUSE: Duration = Duration::from_secs(60);
+/// Longest time without looking at the queue.
+const IDLE: Duration = Duration::from_secs(30);
+
+impl Shared {
+    /// The pusher task: runs until the mount ends.
+    pub(crate) async fn push_changes(self: Arc<Self>) {
+        let mut pusher = Pusher::default();
+        let mut uploads: JoinSet<upload::Outcome> = JoinSet::new();
+        // What an earlier run sent without learning the result comes first.
+        while !self.stop.is_cancelled() {
+            match self.recover_attempts().await {
+                Ok(()) => break,
+                Err(reason) => {
+                    tracing::warn!(reason, "unfinished requests cannot be resolved yet");
+                    tokio::select! {
+                        () = self.stop.cancelled() => return,
+                        () = tokio::time::sleep(Duration::from_secs(2)) => {}
+                    }
+                }
+            }
+        }
+        loop {
+            let now = now_ms();
+            if now >= pusher.pause_until {
+                let steps = self.plan_steps(&mut pusher, now);
+                let sent = !steps.is_empty();
+                if sent {
+                    self.send_steps(&mut pusher, steps).await;
+                }
+                self.start_uploads(&mut pusher, &mut uploads, now);
+                if sent {
+                    continue;
+                }
+            }
+            let wait = self.until_next(&pusher, now_ms());
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                () = self.wake.notified() => {}
+                Some(done) = uploads.join_next(), if !uploads.is_empty() => {
+                    self.collect(&mut pusher, done);
+                    // Whatever else has just finished goes into the same batch.
+                    while let Some(done) = uploads.try_join_next() {
+                        self.collect(&mut pusher, done);
+                    }
+                }
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        uploads.shutdown().await;
+    }
+
+    fn collect(&self, pusher: &mut Pusher, done: Result<upload::Outcome, tokio::task::JoinError>) {
+        match done {
+            Ok(outcome) => self.upload_ended(pusher, outcome),
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => {
+                tracing::error!(%error, "an upload task failed");
+                // It cannot say which file it was: none may stay marked as uploading.
+                pusher.uploading.clear();
+                self.lock().changes.clear_in_flight();
+            }
+        }
+    }
+
+    fn until_next(&self, pusher: &Pusher, now: i64) -> Duration {
+        let state = self.lock();
+        let next = state
+            .changes
+            .iter()
+            .filter(|row| !state.changes.is_in_flight(row.subject))
+            .filter_map(crate::changes::due_ms)
+            .filter(|due| *due > now)
+            .min();
+        let mut wait = IDLE;
+        for at in [
+            next,
+            Some(pusher.pause_until),
+            Some(pusher.quota_pause_until),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            if at > now {
+                wait = wait.min(Duration::from_millis((at - now).unsigned_abs()));
+            }
+        }
+        wait.max(Duration::from_millis(5))
+    }
+}

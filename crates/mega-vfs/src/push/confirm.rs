@@ -1,0 +1,520 @@
+//! The server did it: one transaction brings truth, change row and journal in line, then memory.
+
+use std::sync::Arc;
+
+use mega_proto::{ErrorCode, NodeHandle, NodeKind, RawNode};
+use mega_store::{ChangeRow, ChangeState, NodeRow, Subject};
+use mega_transfer::RemoteSource;
+use mega_tree::truth::row_from_raw;
+use serde_json::Value;
+
+use super::journal::{Put, PutNote};
+use super::send::nodes_of;
+use super::{Finished, Pusher, Step};
+use crate::changes::{is_settled, row_suffix};
+use crate::errno::store_errno;
+use crate::file::Base;
+use crate::shared::Shared;
+use crate::state::State;
+use crate::types::{OpResult, now_ms};
+
+type CommandResult = Result<Value, ErrorCode>;
+
+impl Shared {
+    pub(crate) fn confirm(&self, pusher: &mut Pusher, step: Step, results: Vec<CommandResult>) {
+        match step {
+            Step::Folders { puts, .. } => match results.into_iter().next() {
+                Some(Ok(reply)) => {
+                    let nodes = nodes_of(&reply);
+                    for put in puts {
+                        self.confirm_put_in(pusher, &put, &nodes, None);
+                    }
+                }
+                Some(Err(code)) => {
+                    for put in puts {
+                        self.drop_attempt(&put);
+                        self.refused(pusher, put.subject, code);
+                    }
+                }
+                None => {}
+            },
+            Step::File { put, finished, .. } => match results.into_iter().next() {
+                Some(Ok(reply)) => {
+                    let nodes = nodes_of(&reply);
+                    self.confirm_put_in(pusher, &put, &nodes, Some(finished));
+                }
+                Some(Err(code)) => {
+                    self.drop_attempt(&put);
+                    self.end_attempt(finished);
+                    self.refused(pusher, put.subject, code);
+                }
+                None => {}
+            },
+            Step::Edit { row, attrs, target } => {
+                let refused = results
+                    .iter()
+                    .find_map(|result| result.as_ref().err())
+                    .copied();
+                let did_attrs = attrs.filter(|_| matches!(results.first(), Some(Ok(_))));
+                let did_move = target.filter(|_| matches!(results.last(), Some(Ok(_))));
+                let subject = row.subject;
+                let is_complete = refused.is_none();
+                if let Err(errno) = self.confirm_edit(&row, did_attrs, did_move, is_complete) {
+                    tracing::error!(%errno, "a confirmed change could not be stored");
+                }
+                match refused {
+                    Some(ErrorCode::NotFound) => self.drop_change(subject),
+                    Some(code) => self.refused(pusher, subject, code),
+                    None => self.done(pusher, subject),
+                }
+            }
+            Step::Remove { handle, target } => match results.into_iter().next() {
+                Some(Ok(_) | Err(ErrorCode::NotFound)) => {
+                    if let Err(errno) = self.confirm_removal(handle, target) {
+                        tracing::error!(%errno, "a confirmed removal could not be stored");
+                    }
+                    self.done(pusher, Subject::Node(handle));
+                }
+                Some(Err(code)) => self.refused(pusher, Subject::Node(handle), code),
+                None => {}
+            },
+        }
+    }
+
+    /// A step that turned out to be in force already.
+    pub(crate) fn confirm_nothing(&self, step: &Step) {
+        if let Step::Edit { row, .. } = step {
+            if let Err(errno) = self.confirm_edit(row, None, None, true) {
+                tracing::error!(%errno, "a settled change could not be stored");
+            }
+            self.lock().changes.set_in_flight(row.subject, false);
+        }
+    }
+
+    fn done(&self, pusher: &mut Pusher, subject: Subject) {
+        pusher.failures.remove(&subject);
+        self.lock().changes.set_in_flight(subject, false);
+    }
+
+    /// A request failed as a whole: an upload that surely was not put starts over.
+    pub(crate) fn abandon(&self, step: Step, was_executed: bool) {
+        match step {
+            Step::Folders { puts, .. } if !was_executed => {
+                for put in &puts {
+                    self.drop_attempt(put);
+                }
+            }
+            Step::File { put, finished, .. } => {
+                if !was_executed {
+                    self.drop_attempt(&put);
+                }
+                self.end_attempt(finished);
+            }
+            Step::Folders { .. } | Step::Edit { .. } | Step::Remove { .. } => {}
+        }
+    }
+
+    pub(crate) fn drop_attempt(&self, put: &Put) {
+        if let Err(error) = self.store.write(|tx| tx.delete_attempt(put.attempt)) {
+            tracing::error!(%error, "an attempt could not be struck from the journal");
+        }
+    }
+
+    fn end_attempt(&self, finished: Finished) {
+        let mut content = finished.file.lock();
+        content.attempt = None;
+        self.let_go(&finished.file, &mut content);
+    }
+
+    fn drop_change(&self, subject: Subject) {
+        let mut state = self.lock();
+        state.changes.set_in_flight(subject, false);
+        tracing::info!(target: "megamount::journal", ?subject, "change dropped: its node is gone");
+        if let Err(errno) = state.commit(Vec::new(), &[subject]) {
+            tracing::error!(%errno, "a change could not be dropped");
+        }
+    }
+
+    fn confirm_put_in(
+        &self,
+        pusher: &mut Pusher,
+        put: &Put,
+        nodes: &[RawNode],
+        finished: Option<Finished>,
+    ) {
+        let ours = nodes.iter().find(|node| {
+            node.key.as_deref().is_some_and(|key| {
+                key.split('/')
+                    .any(|pair| pair.rsplit(':').next() == Some(put.note.key.as_str()))
+            })
+        });
+        let Some(raw) = ours else {
+            tracing::error!(subject = ?put.subject, "the server's answer does not show our new node");
+            if let Some(finished) = finished {
+                self.end_attempt(finished);
+            }
+            self.put_off(
+                pusher,
+                put.subject,
+                "the new node did not appear in the answer",
+            );
+            return;
+        };
+        match self.confirm_put(put, &row_from_raw(raw), finished) {
+            Ok(()) => {
+                pusher.failures.remove(&put.subject);
+            }
+            Err(errno) => tracing::error!(%errno, "a new node could not be stored"),
+        }
+        let mut state = self.lock();
+        state.changes.set_in_flight(put.subject, false);
+        state
+            .changes
+            .set_in_flight(Subject::Node(raw.handle), false);
+    }
+
+    /// The node exists: the inode is bound to it, its row shrinks to what is still wanted.
+    pub(crate) fn confirm_put(
+        &self,
+        put: &Put,
+        node: &NodeRow,
+        finished: Option<Finished>,
+    ) -> OpResult<()> {
+        let file = match &finished {
+            Some(finished) => Some(Arc::clone(&finished.file)),
+            None => {
+                let state = self.lock();
+                let ino = state.inodes.known_ino(put.subject);
+                ino.and_then(|ino| state.files.get(&ino)).cloned()
+            }
+        };
+        let mut content = file.as_ref().map(|file| file.lock());
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let old = put.subject;
+        let new = Subject::Node(node.handle);
+        if Some(node.handle) == state.roots.rubbish || node.parent == state.roots.rubbish {
+            tracing::warn!(target: "megamount::journal", ?old, "target folder had gone: node landed in the bin");
+        }
+        let row = state.changes.get(old).cloned();
+        let rest = row.as_ref().and_then(|row| remaining(row, &put.note, node));
+        let over_row = put.note.over.filter(|over| Subject::Node(*over) != old);
+        let mut node = node.clone();
+        if rest.as_ref().is_none_or(|rest| rest.place.is_none()) {
+            node.suffix = row.as_ref().map(row_suffix).filter(|number| *number > 0);
+        }
+        if let (Some(over), Some(_)) = (put.note.over, row.as_ref())
+            && row.as_ref().is_some_and(|row| row.place.is_none())
+        {
+            node.suffix = state.node_row(over)?.and_then(|row| row.suffix);
+        }
+        let retargeted: Vec<ChangeRow> = state
+            .changes
+            .placed_in(old)
+            .map(|child| {
+                let mut child = child.clone();
+                if let Some(place) = &mut child.place {
+                    place.parent = new;
+                }
+                child
+            })
+            .collect();
+        self.store
+            .write(|tx| {
+                tx.upsert_node(&node)?;
+                tx.set_suffix(node.handle, node.suffix)?;
+                if let Some(over) = put.note.over
+                    && tx.node(over)?.is_some()
+                {
+                    tx.set_parent(over, node.handle)?;
+                }
+                tx.delete_change(old)?;
+                if let Some(over) = over_row {
+                    tx.delete_change(Subject::Node(over))?;
+                }
+                if let Some(rest) = &rest {
+                    tx.put_change(rest)?;
+                }
+                tx.retarget_children(old, new)?;
+                tx.delete_attempt(put.attempt)
+            })
+            .map_err(|error| store_errno(&error))?;
+        tracing::info!(target: "megamount::journal", ?old, new = %node.handle, "placed");
+        state.own.expect(node.handle, "t");
+        let parent_before = state.parent(old)?;
+        state.changes.remove(old);
+        if let Some(over) = over_row {
+            state.changes.remove(Subject::Node(over));
+        }
+        if let Some(rest) = rest {
+            state.changes.insert(rest);
+        }
+        for child in retargeted {
+            state.changes.insert(child);
+        }
+        state.rename_directory(old, new);
+        state.inodes.rebind(old, new);
+        let facts = state.decryptor.open(&node).facts;
+        if let Some(parent) = parent_before
+            && let Some(directory) = state.dirs.peek_mut(&parent)
+        {
+            directory.resubject(old, new, facts);
+        }
+        let dropped = match (&mut content, &file) {
+            (Some(content), Some(_)) => {
+                let count = put.note.layers.min(content.layers.len());
+                let dropped: Vec<_> = content.layers.drain(..count).collect();
+                content.attempt = None;
+                if let Some((_, opened)) = state.node(node.handle)?
+                    && let Some(key) = opened.file_key()
+                {
+                    if let Some(finished) = finished
+                        && let Some(blob) = finished.uploaded.blob
+                        && let Err(error) = self.store.cache().adopt(blob, node.handle)
+                    {
+                        tracing::debug!(%error, "uploaded bytes are not cached");
+                    }
+                    let source = RemoteSource {
+                        handle: node.handle,
+                        size: node.size,
+                        key: key.clone(),
+                    };
+                    let remote = self.downloads.open(source);
+                    content.base = Some(Base {
+                        handle: node.handle,
+                        size: node.size,
+                        remote,
+                    });
+                }
+                content.is_dirty = !content.layers.is_empty() || content.size != node.size;
+                dropped
+            }
+            _ => {
+                if let Some(layers) = row
+                    .and_then(|row| row.content)
+                    .map(|content| content.layers)
+                {
+                    let gone: Vec<_> = layers.into_iter().take(put.note.layers).collect();
+                    crate::ops::drop_staging(self, &gone);
+                }
+                Vec::new()
+            }
+        };
+        drop(guard);
+        for layer in dropped {
+            if let Err(error) = layer.file.delete() {
+                tracing::warn!(%error, "staging of an uploaded file stays behind");
+            }
+        }
+        if let (Some(content), Some(file)) = (content.as_mut(), file.as_ref()) {
+            if content.is_uncommitted && !content.is_unlinked && content.writers == 0 {
+                self.commit_content(file, content)?;
+            }
+            self.let_go(file, content);
+        }
+        Ok(())
+    }
+
+    fn confirm_edit(
+        &self,
+        sent: &ChangeRow,
+        attrs: Option<Vec<u8>>,
+        moved_to: Option<NodeHandle>,
+        is_complete: bool,
+    ) -> OpResult<()> {
+        let Subject::Node(handle) = sent.subject else {
+            return Ok(());
+        };
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let Some(node) = state.node_row(handle)? else {
+            return Ok(());
+        };
+        let now = state.changes.get(sent.subject).cloned();
+        let rest = now.as_ref().and_then(|now| {
+            if is_complete {
+                less_sent(now, sent)
+            } else {
+                Some(now.clone())
+            }
+        });
+        let suffix = Some(row_suffix(sent)).filter(|number| *number > 0);
+        let places = is_complete && sent.place.is_some();
+        self.store
+            .write(|tx| {
+                if let Some(attrs) = &attrs {
+                    tx.set_attrs(handle, attrs)?;
+                }
+                if let Some(parent) = moved_to
+                    && node.parent != Some(parent)
+                {
+                    tx.set_parent(handle, parent)?;
+                }
+                if places {
+                    tx.set_suffix(handle, suffix)?;
+                }
+                match &rest {
+                    Some(rest) => tx.put_change(rest),
+                    None => tx.delete_change(sent.subject),
+                }
+            })
+            .map_err(|error| store_errno(&error))?;
+        if attrs.is_some() {
+            state.own.expect(handle, "u");
+        }
+        if moved_to.is_some() {
+            state.own.expect(handle, "d");
+            state.own.expect(handle, "t");
+        }
+        state.changes.remove(sent.subject);
+        if let Some(rest) = rest {
+            state.changes.insert(rest);
+        }
+        if let Some((row, opened)) = state.node(handle)? {
+            let parent = state
+                .parent(sent.subject)?
+                .or(row.parent.map(Subject::Node));
+            if let Some(parent) = parent
+                && let Some(directory) = state.dirs.peek_mut(&parent)
+            {
+                directory.set_facts(sent.subject, opened.facts);
+            }
+        }
+        Ok(())
+    }
+
+    fn confirm_removal(&self, handle: NodeHandle, bin: Option<NodeHandle>) -> OpResult<()> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let mut rows = Vec::new();
+        collect_removed(state, handle, &mut rows, 0);
+        let staged: Vec<_> = rows
+            .iter()
+            .filter_map(|subject| state.changes.get(*subject)?.content.clone())
+            .flat_map(|content| content.layers)
+            .collect();
+        let is_open = rows
+            .iter()
+            .filter_map(|subject| state.inodes.known_ino(*subject))
+            .any(|ino| state.files.contains_key(&ino));
+        self.store
+            .write(|tx| {
+                match bin {
+                    Some(bin) if tx.node(handle)?.is_some() => tx.set_parent(handle, bin)?,
+                    Some(_) => {}
+                    None => {
+                        tx.delete_subtree(handle)?;
+                    }
+                }
+                for subject in &rows {
+                    tx.delete_change(*subject)?;
+                }
+                tx.delete_doomed(handle)
+            })
+            .map_err(|error| store_errno(&error))?;
+        state.own.expect(handle, "d");
+        if bin.is_some() {
+            state.own.expect(handle, "t");
+        }
+        for subject in rows {
+            state.changes.remove(subject);
+            if let Some(gone) = state.dirs.pop(&subject) {
+                state.loaded_entries = state.loaded_entries.saturating_sub(gone.len() + 1);
+            }
+        }
+        if !is_open {
+            crate::ops::drop_staging(self, &staged);
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// A loaded directory goes on under the subject of its new node.
+    fn rename_directory(&mut self, old: Subject, new: Subject) {
+        if let Some(directory) = self.dirs.pop(&old) {
+            self.dirs.put(new, directory);
+        }
+        if let Some(time) = self.dir_times.remove(&old) {
+            self.dir_times.insert(new, time);
+        }
+    }
+}
+
+fn collect_removed(state: &State, handle: NodeHandle, out: &mut Vec<Subject>, depth: u32) {
+    out.push(Subject::Node(handle));
+    if depth > 512 {
+        return;
+    }
+    let Ok(children) = state.store.children(handle) else {
+        return;
+    };
+    for child in children {
+        if child.kind == NodeKind::Folder {
+            collect_removed(state, child.handle, out, depth + 1);
+        } else {
+            out.push(Subject::Node(child.handle));
+        }
+    }
+}
+
+/// What `now` still asks for after everything `sent` asked for was done.
+fn less_sent(now: &ChangeRow, sent: &ChangeRow) -> Option<ChangeRow> {
+    let mut rest = now.clone();
+    if rest.place == sent.place {
+        rest.place = None;
+        rest.replaces = None;
+    }
+    strike(&mut rest, sent.attributes.as_ref());
+    finish(rest)
+}
+
+/// What a row still asks for after its put; under the new node.
+fn remaining(now: &ChangeRow, note: &PutNote, node: &NodeRow) -> Option<ChangeRow> {
+    let mut rest = now.clone();
+    rest.subject = Subject::Node(node.handle);
+    let asked = note.place();
+    let is_there = asked
+        .as_ref()
+        .is_none_or(|place| place.parent.node() == node.parent || place.parent.node().is_none());
+    if rest.place == asked && is_there {
+        rest.place = None;
+    }
+    rest.replaces = None;
+    strike(&mut rest, note.attributes.as_ref());
+    rest.content = rest
+        .content
+        .filter(|content| content.generation != note.generation);
+    if let Some(content) = &mut rest.content {
+        content.base = Some(node.handle);
+        content
+            .layers
+            .drain(..note.layers.min(content.layers.len()));
+    }
+    rest.state = ChangeState::Pending { due_ms: now_ms() };
+    finish(rest)
+}
+
+fn strike(rest: &mut ChangeRow, sent: Option<&serde_json::Map<String, Value>>) {
+    if let (Some(wanted), Some(sent)) = (&mut rest.attributes, sent) {
+        wanted.retain(|name, value| sent.get(name) != Some(value));
+    }
+    if rest
+        .attributes
+        .as_ref()
+        .is_some_and(serde_json::Map::is_empty)
+    {
+        rest.attributes = None;
+    }
+}
+
+fn finish(rest: ChangeRow) -> Option<ChangeRow> {
+    if is_settled(&rest) { None } else { Some(rest) }
+}
+
+/// The wrapped key in a `k` string that belongs to us.
+pub(crate) fn has_key(row: &NodeRow, key: &str) -> bool {
+    row.key
+        .split('/')
+        .any(|pair| pair.rsplit(':').next() == Some(key))
+}

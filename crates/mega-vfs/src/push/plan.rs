@@ -1,0 +1,618 @@
+//! What can be sent now.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use mega_api::ApiError;
+use mega_crypto::{Attributes, FolderKey, MasterKey, NodeKey, WrapKey};
+use mega_proto::command::{Command, Entry, EntrySource};
+use mega_proto::{NodeHandle, NodeKind, b64};
+use mega_store::{ChangeRow, ChangeState, Place, Subject};
+use tokio::task::JoinSet;
+
+use super::attributes::{apply_wishes, set_file_time, set_folder_time};
+use super::journal::{Put, PutNote};
+use super::{Finished, Pusher, upload};
+use crate::changes::due_ms;
+use crate::shared::Shared;
+use crate::state::State;
+
+/// Most commands in one request.
+const BATCH: usize = 300;
+/// Most entries in one folder tree.
+const TREE: usize = 500;
+/// Uploads of files of one chunk at a time, beside the large ones.
+const SMALL_UPLOADS: usize = 24;
+/// One chunk, bytes.
+const SMALL: u64 = 128 * 1024;
+
+/// One thing to do on the server, made of one or more commands.
+pub(crate) enum Step {
+    /// New folders below `parent`, in one `p`.
+    Folders {
+        parent: NodeHandle,
+        puts: Vec<Put>,
+        entries: Vec<Entry>,
+    },
+    /// A finished upload becomes a node.
+    File {
+        put: Box<Put>,
+        entry: Entry,
+        finished: Finished,
+    },
+    /// Another name, place or attribute of a node.
+    Edit {
+        row: ChangeRow,
+        attrs: Option<Vec<u8>>,
+        target: Option<NodeHandle>,
+    },
+    /// A node goes away; `target` is the rubbish bin, `None` deletes for good.
+    Remove {
+        handle: NodeHandle,
+        target: Option<NodeHandle>,
+    },
+}
+
+impl Step {
+    pub(crate) fn commands(&self, client_id: &str) -> Vec<Command> {
+        let i = client_id.to_owned();
+        match self {
+            Self::Folders {
+                parent, entries, ..
+            } => {
+                vec![Command::Put {
+                    t: *parent,
+                    n: entries.clone(),
+                    i,
+                    vb: None,
+                    cr: None,
+                }]
+            }
+            Self::File { put, entry, .. } => vec![Command::Put {
+                t: put.note.parent,
+                n: vec![entry.clone()],
+                i,
+                vb: put.note.over.map(|_| 1),
+                cr: None,
+            }],
+            Self::Edit { row, attrs, target } => {
+                let Subject::Node(handle) = row.subject else {
+                    return Vec::new();
+                };
+                let mut commands = Vec::new();
+                if let Some(attrs) = attrs {
+                    let at = b64::encode(attrs);
+                    commands.push(Command::SetAttributes {
+                        n: handle,
+                        at,
+                        i: i.clone(),
+                    });
+                }
+                if let Some(target) = target {
+                    commands.push(Command::Move {
+                        n: handle,
+                        t: *target,
+                        i,
+                        cr: None,
+                    });
+                }
+                commands
+            }
+            Self::Remove { handle, target } => vec![match target {
+                Some(bin) => Command::Move {
+                    n: *handle,
+                    t: *bin,
+                    i,
+                    cr: None,
+                },
+                None => Command::Delete {
+                    n: *handle,
+                    i,
+                    v: None,
+                },
+            }],
+        }
+    }
+
+    pub(crate) fn subjects(&self) -> Vec<Subject> {
+        match self {
+            Self::Folders { puts, .. } => puts.iter().map(|put| put.subject).collect(),
+            Self::File { put, .. } => vec![put.subject],
+            Self::Edit { row, .. } => vec![row.subject],
+            Self::Remove { handle, .. } => vec![Subject::Node(*handle)],
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn master_key(&self) -> Result<MasterKey, ApiError> {
+        self.api
+            .session()
+            .map(|session| session.master_key.clone())
+            .ok_or(ApiError::NoSession)
+    }
+
+    /// Collects what is ready, marks it as in flight, and journals what creates nodes.
+    pub(crate) fn plan_steps(&self, pusher: &mut Pusher, now: i64) -> Vec<Step> {
+        let Ok(master) = self.master_key() else {
+            return Vec::new();
+        };
+        let mut steps = Vec::new();
+        for finished in std::mem::take(&mut pusher.finished) {
+            match self.freeze_file(&master, finished) {
+                Ok(Some(step)) => steps.push(step),
+                Ok(None) => {}
+                Err(errno) => tracing::error!(%errno, "a finished upload could not be journalled"),
+            }
+        }
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let is_due = |row: &ChangeRow| {
+            due_ms(row).is_some_and(|due| due <= now || state_is_draining(row, now, self))
+        };
+        let ready: Vec<ChangeRow> = state
+            .changes
+            .iter()
+            .filter(|row| is_due(row) && !state.changes.is_in_flight(row.subject))
+            .filter(|row| row.content.is_none() || row.removed)
+            .cloned()
+            .collect();
+        let mut budget = BATCH.saturating_sub(steps.len());
+        let mut taken: HashSet<Subject> = HashSet::new();
+        for row in &ready {
+            if budget == 0 {
+                break;
+            }
+            if taken.contains(&row.subject) {
+                continue;
+            }
+            let step = match (row.subject, row.removed, row.kind) {
+                (Subject::Node(handle), true, _) => state.plan_removal(self, handle),
+                (Subject::Local(_), true, _) => {
+                    drop_removed_local(self, state, row);
+                    None
+                }
+                (Subject::Node(_), false, _) => state.plan_edit(row),
+                (Subject::Local(_), false, NodeKind::Folder) => {
+                    state.plan_folders(self, &master, row, &mut taken)
+                }
+                (Subject::Local(_), false, _) => None,
+            };
+            if let Some(step) = step {
+                for subject in step.subjects() {
+                    taken.insert(subject);
+                    state.changes.set_in_flight(subject, true);
+                }
+                budget -= 1;
+                steps.push(step);
+            }
+        }
+        steps
+    }
+
+    /// Starts uploads up to the limits.
+    pub(crate) fn start_uploads(
+        self: &Arc<Self>,
+        pusher: &mut Pusher,
+        uploads: &mut JoinSet<upload::Outcome>,
+        now: i64,
+    ) {
+        if now < pusher.quota_pause_until {
+            return;
+        }
+        let mut state = self.lock();
+        let large = pusher
+            .uploading
+            .values()
+            .filter(|size| **size > SMALL)
+            .count();
+        let small = pusher.uploading.len() - large;
+        let mut large_left = self.config.uploads.max(1).saturating_sub(large);
+        let mut small_left = SMALL_UPLOADS.saturating_sub(small);
+        let max_age = i64::try_from(self.config.write_back_max.as_millis()).unwrap_or(i64::MAX);
+        let mut chosen = Vec::new();
+        for row in state.changes.iter() {
+            let Some(content) = &row.content else {
+                continue;
+            };
+            let due =
+                due_ms(row).is_some_and(|due| due <= now || state_is_draining(row, now, self));
+            if row.removed || !due || state.changes.is_in_flight(row.subject) {
+                continue;
+            }
+            let Some(parent) = state.upload_parent(row) else {
+                continue;
+            };
+            let is_being_written = state
+                .inodes
+                .known_ino(row.subject)
+                .and_then(|ino| state.files.get(&ino))
+                .is_some_and(|file| file.writers() > 0);
+            if is_being_written && now - row.since_ms < max_age && !state.is_draining {
+                continue;
+            }
+            let left = if content.size > SMALL {
+                &mut large_left
+            } else {
+                &mut small_left
+            };
+            if *left == 0 {
+                continue;
+            }
+            *left -= 1;
+            chosen.push((row.subject, content.size, parent));
+        }
+        for (subject, size, _) in &chosen {
+            state.changes.set_in_flight(*subject, true);
+            pusher.uploading.insert(*subject, *size);
+        }
+        drop(state);
+        for (subject, _, _) in chosen {
+            let shared = Arc::clone(self);
+            uploads.spawn(async move { shared.upload(subject).await });
+        }
+    }
+
+    /// An upload is done: decides the node's attributes and place, and writes the attempt down. From
+    /// here on it can no longer be cancelled.
+    fn freeze_file(
+        &self,
+        master: &MasterKey,
+        finished: Finished,
+    ) -> Result<Option<Step>, rustix::io::Errno> {
+        let mut content = finished.file.lock();
+        if content
+            .attempt
+            .as_ref()
+            .is_none_or(|attempt| attempt.cancel.is_cancelled())
+        {
+            content.attempt = None;
+            self.let_go(&finished.file, &mut content);
+            drop(content);
+            self.lock().changes.set_in_flight(finished.subject, false);
+            return Ok(None);
+        }
+        let mut state = self.lock();
+        let row = state.changes.get(finished.subject).cloned();
+        let Some(row) = row.filter(|row| !row.removed && row.content.is_some()) else {
+            content.attempt = None;
+            state.changes.set_in_flight(finished.subject, false);
+            drop(state);
+            self.let_go(&finished.file, &mut content);
+            return Ok(None);
+        };
+        let Some((parent, over)) = state.upload_parent(&row) else {
+            // The folder went away while we uploaded; another round decides.
+            content.attempt = None;
+            state.changes.set_in_flight(finished.subject, false);
+            drop(state);
+            self.let_go(&finished.file, &mut content);
+            return Ok(None);
+        };
+        let mut attributes = state.inherited_attributes(&row, over);
+        apply_wishes(&mut attributes, &row);
+        super::attributes::set_content_time(
+            &mut attributes,
+            &row,
+            finished.uploaded.fingerprint_crc,
+        );
+        let key = NodeKey::File(finished.uploaded.key.clone());
+        let attrs = match attributes.encrypt(&key.attr_key()) {
+            Ok(attrs) => attrs,
+            Err(error) => {
+                tracing::error!(%error, "attributes cannot be encrypted");
+                return Err(rustix::io::Errno::IO);
+            }
+        };
+        let note = PutNote {
+            key: b64::encode(&master.wrap_node_key(&key)),
+            attrs: b64::encode(&attrs),
+            token: finished.uploaded.token.as_str().to_owned(),
+            parent,
+            over,
+            generation: finished.generation,
+            layers: finished.layers,
+            ..PutNote::of_row(&row, self.store.seqno().ok().flatten())
+        };
+        let put = Put {
+            attempt: self
+                .store
+                .next_attempt_id()
+                .map_err(|e| crate::errno::store_errno(&e))?,
+            subject: finished.subject,
+            note,
+        };
+        if let Some(journal) = put.row() {
+            self.store
+                .write(|tx| tx.put_attempt(&journal))
+                .map_err(|error| crate::errno::store_errno(&error))?;
+        }
+        if let Some(attempt) = &mut content.attempt {
+            attempt.is_frozen = true;
+        }
+        let entry = Entry {
+            source: EntrySource::Token(finished.uploaded.token.clone()),
+            kind: 0,
+            attrs: put.note.attrs.clone(),
+            key: put.note.key.clone(),
+            fa: None,
+            parent: None,
+            over,
+        };
+        drop(state);
+        drop(content);
+        Ok(Some(Step::File {
+            put: Box::new(put),
+            entry,
+            finished,
+        }))
+    }
+}
+
+fn state_is_draining(row: &ChangeRow, _now: i64, shared: &Shared) -> bool {
+    !matches!(row.state, ChangeState::Parked { .. }) && shared.is_stopping()
+}
+
+/// A file made here and removed before it was ever sent, closed by now.
+fn drop_removed_local(shared: &Shared, state: &mut State, row: &ChangeRow) {
+    let is_open = state
+        .inodes
+        .known_ino(row.subject)
+        .is_some_and(|ino| state.files.contains_key(&ino));
+    if is_open {
+        return;
+    }
+    if state.commit(Vec::new(), &[row.subject]).is_ok()
+        && let Some(content) = &row.content
+    {
+        crate::ops::drop_staging(shared, &content.layers);
+    }
+}
+
+impl State {
+    /// Where new content is put: the folder, and the file it becomes a version of.
+    pub(crate) fn upload_parent(
+        &self,
+        row: &ChangeRow,
+    ) -> Option<(NodeHandle, Option<NodeHandle>)> {
+        match row.subject {
+            Subject::Node(handle) => {
+                // In the folder where the node is; a move comes after.
+                let parent = self.node_row(handle).ok()??.parent?;
+                Some((parent, Some(handle)))
+            }
+            Subject::Local(_) => {
+                let parent = row.place.as_ref()?.parent.node()?;
+                self.node_row(parent).ok()??;
+                if self
+                    .changes
+                    .get(Subject::Node(parent))
+                    .is_some_and(|row| row.removed)
+                {
+                    return None;
+                }
+                let over = row.replaces.filter(|replaced| {
+                    let node = self.node_row(*replaced).ok().flatten();
+                    node.is_some_and(|node| {
+                        node.parent == Some(parent) && node.kind == NodeKind::File
+                    })
+                });
+                Some((parent, over))
+            }
+        }
+    }
+
+    /// Attributes of what is replaced, which new content carries on.
+    fn inherited_attributes(&self, row: &ChangeRow, over: Option<NodeHandle>) -> Attributes {
+        let from = over.or(row.subject.node());
+        from.and_then(|handle| self.node(handle).ok().flatten())
+            .and_then(|(_, node)| node.attributes)
+            .map(|mut attributes| {
+                if !matches!(row.subject, Subject::Node(_)) {
+                    // Another file took this name over: its kind and bits are its own.
+                    for own in ["mmx", "mml", "mma"] {
+                        attributes.remove(own);
+                    }
+                }
+                attributes
+            })
+            .unwrap_or_default()
+    }
+
+    fn plan_edit(&mut self, row: &ChangeRow) -> Option<Step> {
+        let handle = row.subject.node()?;
+        let (node_row, node) = self.node(handle).ok()??;
+        let target = match &row.place {
+            Some(Place {
+                parent: Subject::Node(parent),
+                ..
+            }) => {
+                if self.node_row(*parent).ok()?.is_none() {
+                    return None;
+                }
+                Some(*parent).filter(|parent| Some(*parent) != node_row.parent)
+            }
+            Some(Place {
+                parent: Subject::Local(_),
+                ..
+            }) => return None,
+            None => None,
+        };
+        let attrs = match (node.attributes, &node.key) {
+            (Some(old), Some(key)) => {
+                let mut wanted = old.clone();
+                apply_wishes(&mut wanted, row);
+                match row.kind {
+                    NodeKind::File => set_file_time(&mut wanted, row, key.as_bytes()),
+                    _ => set_folder_time(&mut wanted, row),
+                }
+                if wanted == old {
+                    None
+                } else {
+                    wanted.encrypt(&key.attr_key()).ok()
+                }
+            }
+            _ => None,
+        };
+        Some(Step::Edit {
+            row: row.clone(),
+            attrs,
+            target,
+        })
+    }
+
+    fn plan_removal(&mut self, shared: &Shared, handle: NodeHandle) -> Option<Step> {
+        let row = self.node_row(handle).ok()??;
+        // Whoever took over the name is placed first.
+        if self.changes.replacer(handle).is_some() {
+            return None;
+        }
+        let hard = shared.config.hard_delete;
+        if let Some(parent) = row.parent {
+            let parent_goes = self
+                .changes
+                .get(Subject::Node(parent))
+                .is_some_and(|change| change.removed);
+            if parent_goes && !hard && self.all_removed(parent, 0) {
+                // It goes with its folder.
+                return None;
+            }
+        }
+        if row.kind != NodeKind::File && !self.can_go_whole(handle, hard) {
+            return None;
+        }
+        let is_open = self
+            .inodes
+            .known_ino(Subject::Node(handle))
+            .is_some_and(|ino| self.files.contains_key(&ino));
+        if hard && is_open {
+            // The bytes are still being read.
+            return None;
+        }
+        let target = if hard {
+            None
+        } else {
+            Some(self.roots.rubbish?)
+        };
+        Some(Step::Remove { handle, target })
+    }
+
+    /// Whether a removed folder can be sent away as one.
+    fn can_go_whole(&self, handle: NodeHandle, hard: bool) -> bool {
+        if hard {
+            return self
+                .store
+                .children(handle)
+                .is_ok_and(|children| children.is_empty());
+        }
+        self.all_removed(handle, 0)
+    }
+
+    /// Whether everything below a folder is removed by us, in truth and in the overlay.
+    fn all_removed(&self, handle: NodeHandle, depth: u32) -> bool {
+        if depth > 512
+            || self
+                .changes
+                .placed_in(Subject::Node(handle))
+                .any(|row| !row.removed)
+        {
+            return false;
+        }
+        let Ok(children) = self.store.children(handle) else {
+            return false;
+        };
+        children.iter().all(|child| {
+            let removed = self
+                .changes
+                .get(Subject::Node(child.handle))
+                .is_some_and(|row| row.removed && !self.changes.is_in_flight(row.subject))
+                && self.changes.replacer(child.handle).is_none();
+            removed && (child.kind == NodeKind::File || self.all_removed(child.handle, depth + 1))
+        })
+    }
+
+    /// A folder made here with all folders made here below it, in one command.
+    fn plan_folders(
+        &mut self,
+        shared: &Shared,
+        master: &MasterKey,
+        row: &ChangeRow,
+        taken: &mut HashSet<Subject>,
+    ) -> Option<Step> {
+        let parent = row.place.as_ref()?.parent.node()?;
+        self.node_row(parent).ok()??;
+        if self
+            .changes
+            .get(Subject::Node(parent))
+            .is_some_and(|row| row.removed)
+        {
+            return None;
+        }
+        let sn = self.store.seqno().ok().flatten();
+        let mut puts = Vec::new();
+        let mut entries = Vec::new();
+        let mut waiting = vec![(row.clone(), None)];
+        while let Some((row, above)) = waiting.pop() {
+            if puts.len() >= TREE || taken.contains(&row.subject) {
+                continue;
+            }
+            let key = NodeKey::Folder(FolderKey::generate().ok()?);
+            let mut attributes = Attributes::default();
+            apply_wishes(&mut attributes, &row);
+            set_folder_time(&mut attributes, &row);
+            let attrs = b64::encode(&attributes.encrypt(&key.attr_key()).ok()?);
+            let wrapped = b64::encode(&master.wrap_node_key(&key));
+            let temporary = format!("t{:07}", puts.len());
+            let note = PutNote {
+                key: wrapped.clone(),
+                attrs: attrs.clone(),
+                parent,
+                is_folder: true,
+                ..PutNote::of_row(&row, sn.clone())
+            };
+            let attempt = self.store.next_attempt_id().ok()?;
+            puts.push(Put {
+                attempt,
+                subject: row.subject,
+                note,
+            });
+            entries.push(Entry {
+                source: EntrySource::Folder(temporary.clone()),
+                kind: 1,
+                attrs,
+                key: wrapped,
+                fa: None,
+                parent: above,
+                over: None,
+            });
+            for child in self.changes.placed_in(row.subject) {
+                let is_new = matches!(child.subject, Subject::Local(_));
+                let is_parked = matches!(child.state, ChangeState::Parked { .. });
+                if is_new
+                    && child.kind == NodeKind::Folder
+                    && !child.removed
+                    && !is_parked
+                    && !self.changes.is_in_flight(child.subject)
+                {
+                    waiting.push((child.clone(), Some(temporary.clone())));
+                }
+            }
+        }
+        let rows: Vec<_> = puts.iter().filter_map(Put::row).collect();
+        let journalled = shared.store.write(|tx| {
+            for row in &rows {
+                tx.put_attempt(row)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = journalled {
+            tracing::error!(%error, "new folders could not be journalled");
+            return None;
+        }
+        Some(Step::Folders {
+            parent,
+            puts,
+            entries,
+        })
+    }
+}

@@ -1,0 +1,263 @@
+//! One upload: seal the layers, fetch what is missing below them, send the bytes.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mega_store::{ChangeState, Subject};
+use mega_transfer::{SealedSource, TransferError, UploadProgress, Uploaded};
+use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
+
+use super::{Pusher, QUOTA_PAUSE};
+use crate::errno::transfer_errno;
+use crate::file::{Attempt, FileNode, Source};
+use crate::shared::Shared;
+use crate::types::now_ms;
+
+/// Failures after which a change is parked.
+const PATIENCE: u32 = 8;
+
+/// A finished upload that waits for its node.
+pub(crate) struct Finished {
+    pub(crate) subject: Subject,
+    pub(crate) file: Arc<FileNode>,
+    pub(crate) uploaded: Uploaded,
+    pub(crate) generation: u64,
+    pub(crate) layers: usize,
+}
+
+/// How an upload task ended.
+pub(crate) struct Outcome {
+    subject: Subject,
+    result: Result<Finished, Failure>,
+}
+
+enum Failure {
+    Transfer(TransferError),
+    Local(Errno),
+}
+
+/// The sealed layers of a file as the uploader reads them: immutable, all bytes local.
+struct Sealed {
+    file: Arc<FileNode>,
+    layers: usize,
+    size: u64,
+}
+
+impl SealedSource for Sealed {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let content = self.file.lock();
+        let end = offset.saturating_add(buf.len() as u64);
+        buf.fill(0);
+        let pieces = content.plan(offset..end, self.layers);
+        if pieces.iter().any(|(_, source)| *source == Source::Base) {
+            return Err(io::Error::other("bytes of the base were not fetched"));
+        }
+        content
+            .read_layers(&pieces, offset, buf)
+            .map_err(io::Error::other)
+    }
+}
+
+impl Shared {
+    pub(crate) async fn upload(self: Arc<Self>, subject: Subject) -> Outcome {
+        let result = Box::pin(self.upload_inner(subject)).await;
+        Outcome { subject, result }
+    }
+
+    async fn upload_inner(&self, subject: Subject) -> Result<Finished, Failure> {
+        let file = {
+            let mut state = self.lock();
+            self.file(&mut state, subject).map_err(Failure::Local)?
+        };
+        let cancel = self.stop.child_token();
+        let (generation, layers, size) = self.seal(&file, &cancel).map_err(Failure::Local)?;
+        let result = self.upload_sealed(&file, layers, size, cancel).await;
+        match result {
+            Ok(uploaded) => Ok(Finished {
+                subject,
+                file,
+                uploaded,
+                generation,
+                layers,
+            }),
+            Err(failure) => {
+                let mut content = file.lock();
+                content.attempt = None;
+                self.let_go(&file, &mut content);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Freezes the bytes: from now on writes go to a layer above.
+    fn seal(
+        &self,
+        file: &Arc<FileNode>,
+        cancel: &CancellationToken,
+    ) -> Result<(u64, usize, u64), Errno> {
+        let mut content = file.lock();
+        self.commit_content(file, &mut content)?;
+        for layer in &mut content.layers {
+            layer.sealed = true;
+        }
+        let layers = content.layers.len();
+        content.attempt = Some(Attempt {
+            cancel: cancel.clone(),
+            is_frozen: false,
+        });
+        Ok((content.generation, layers, content.size))
+    }
+
+    async fn upload_sealed(
+        &self,
+        file: &Arc<FileNode>,
+        layers: usize,
+        size: u64,
+        cancel: CancellationToken,
+    ) -> Result<Uploaded, Failure> {
+        self.hydrate(file, layers, size, &cancel).await?;
+        let source = Arc::new(Sealed {
+            file: Arc::clone(file),
+            layers,
+            size,
+        });
+        let progress = Arc::new(UploadProgress::default());
+        self.uploads
+            .upload(source, progress, cancel)
+            .await
+            .map_err(Failure::Transfer)
+    }
+
+    /// Brings the parts of the base that still show through into the lowest layer.
+    async fn hydrate(
+        &self,
+        file: &Arc<FileNode>,
+        layers: usize,
+        size: u64,
+        cancel: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let (missing, base) = {
+            let content = file.lock();
+            let missing: Vec<_> = content
+                .plan(0..size, layers)
+                .into_iter()
+                .filter(|(_, source)| *source == Source::Base)
+                .map(|(range, _)| range)
+                .collect();
+            (missing, content.base.clone())
+        };
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let Some(base) = base else {
+            return Err(Failure::Local(Errno::IO));
+        };
+        if layers == 0 {
+            // Nothing but a shorter or longer base: give it a layer to be complete in.
+            return Err(Failure::Local(Errno::IO));
+        }
+        for range in missing {
+            let sink = |offset: u64, bytes: bytes::Bytes| -> io::Result<()> {
+                let mut content = file.lock();
+                let layer = content.layers.first_mut();
+                let layer = layer.ok_or_else(|| io::Error::other("the layer is gone"))?;
+                layer
+                    .file
+                    .write_at(offset, &bytes)
+                    .map_err(io::Error::other)
+            };
+            tokio::select! {
+                () = cancel.cancelled() => return Err(Failure::Transfer(TransferError::Cancelled)),
+                done = base.remote.hydrate(range, sink) => done.map_err(Failure::Transfer)?,
+            }
+        }
+        // The lower layers of a cancelled attempt may hide more; ask again.
+        let content = file.lock();
+        let complete = content
+            .plan(0..size, layers)
+            .iter()
+            .all(|(_, source)| *source != Source::Base);
+        drop(content);
+        if complete {
+            Ok(())
+        } else {
+            Err(Failure::Local(Errno::IO))
+        }
+    }
+
+    /// Takes note of how an upload ended.
+    pub(crate) fn upload_ended(&self, pusher: &mut Pusher, outcome: Outcome) {
+        pusher.uploading.remove(&outcome.subject);
+        let failure = match outcome.result {
+            Ok(finished) => {
+                pusher.failures.remove(&outcome.subject);
+                pusher.finished.push(finished);
+                return;
+            }
+            Err(failure) => failure,
+        };
+        self.lock().changes.set_in_flight(outcome.subject, false);
+        match failure {
+            // Written again: due again after the write-back delay.
+            Failure::Transfer(TransferError::Cancelled) => {}
+            Failure::Transfer(TransferError::StorageQuota) => {
+                let pause = i64::try_from(QUOTA_PAUSE.as_millis()).unwrap_or(i64::MAX);
+                pusher.quota_pause_until = now_ms().saturating_add(pause);
+                tracing::warn!("the account is full: uploads wait, everything stays queued");
+            }
+            Failure::Transfer(error) => {
+                let errno = transfer_errno(&error);
+                self.put_off(pusher, outcome.subject, &format!("{error} ({errno})"));
+            }
+            Failure::Local(errno) => {
+                self.put_off(pusher, outcome.subject, &errno.to_string());
+            }
+        }
+    }
+
+    /// Tries again later, and parks what fails again and again.
+    pub(crate) fn put_off(&self, pusher: &mut Pusher, subject: Subject, reason: &str) {
+        let failures = pusher.failures.entry(subject).or_insert(0);
+        *failures += 1;
+        let mut state = self.lock();
+        state.changes.set_in_flight(subject, false);
+        let Some(mut row) = state.changes.get(subject).cloned() else {
+            return;
+        };
+        if *failures >= PATIENCE {
+            tracing::error!(target: "megamount::journal", ?subject, reason, "change parked");
+            row.state = ChangeState::Parked {
+                error: reason.to_owned(),
+            };
+        } else {
+            let delay = Duration::from_millis(500 << (*failures).min(7));
+            tracing::warn!(?subject, reason, "change not pushed yet, trying again");
+            let delay = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+            row.state = ChangeState::Pending {
+                due_ms: now_ms().saturating_add(delay),
+            };
+        }
+        if let Err(errno) = state.commit(vec![row], &[]) {
+            tracing::error!(%errno, "the state of a change could not be stored");
+        }
+    }
+}
+
+/// Used by tests of the layer maths.
+#[cfg(test)]
+pub(crate) fn read_sealed(file: &Arc<FileNode>, layers: usize, size: u64) -> io::Result<Vec<u8>> {
+    let sealed = Sealed {
+        file: Arc::clone(file),
+        layers,
+        size,
+    };
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+    sealed.read_at(0, &mut bytes)?;
+    Ok(bytes)
+}

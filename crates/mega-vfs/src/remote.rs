@@ -1,0 +1,572 @@
+//! What other clients do: packets into the truth, the view patched, the kernel told, and local
+//! changes that lost their ground put on new ground.
+//!
+//! One event reply is one transaction with its `sn`. Packets of our own changes whose reply was
+//! applied already are skipped; [`Shared::gate`] keeps them from arriving before that reply.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mega_api::{ApiError, EventChannel};
+use mega_proto::{ActionPacket, ErrorCode, EventReply, NodeHandle, NodeKind, Packet, Seqno};
+use mega_store::{ChangeRow, ChangeState, NodeRow, Place, Subject};
+use mega_tree::truth::{self, Delta};
+use mega_tree::{Child, StoredName};
+
+use crate::errno::store_errno;
+use crate::shared::Shared;
+use crate::state::{Invalidation, State};
+use crate::types::{OpResult, Timestamp, now_ms};
+
+/// Own changes that were applied from their reply and whose packets are still to come.
+#[derive(Debug, Default)]
+pub(crate) struct OwnPackets {
+    client_id: String,
+    expected: HashMap<(NodeHandle, &'static str), u32>,
+}
+
+impl OwnPackets {
+    pub(crate) fn new(client_id: String) -> Self {
+        Self {
+            client_id,
+            expected: HashMap::new(),
+        }
+    }
+
+    /// A reply of ours was applied: its packet (`kind` is the packet's type) changes nothing.
+    pub(crate) fn expect(&mut self, handle: NodeHandle, kind: &'static str) {
+        *self.expected.entry((handle, kind)).or_insert(0) += 1;
+    }
+
+    pub(crate) fn is_own(&self, packet: &Packet) -> bool {
+        packet.i.as_deref() == Some(self.client_id.as_str())
+    }
+
+    pub(crate) fn forget_all(&mut self) {
+        self.expected.clear();
+    }
+
+    /// Whether the packet repeats what a reply of ours told already.
+    fn take(&mut self, packet: &Packet) -> bool {
+        if !self.is_own(packet) {
+            return false;
+        }
+        let keys: Vec<(NodeHandle, &'static str)> = match &packet.action {
+            ActionPacket::Attributes { node, .. } => vec![(*node, "u")],
+            ActionPacket::Delete { node, .. } => vec![(*node, "d")],
+            ActionPacket::Nodes { nodes, .. } => {
+                nodes.iter().map(|node| (node.handle, "t")).collect()
+            }
+            _ => return false,
+        };
+        let mut taken = false;
+        for key in keys {
+            if let Some(count) = self.expected.get_mut(&key) {
+                *count -= 1;
+                if *count == 0 {
+                    self.expected.remove(&key);
+                }
+                taken = true;
+            }
+        }
+        taken
+    }
+}
+
+impl Shared {
+    /// The event task: polls until the mount ends.
+    pub(crate) async fn follow_events(self: Arc<Self>) {
+        let mut channel = EventChannel::default();
+        let mut failures = 0_u32;
+        while !self.stop.is_cancelled() {
+            let sn = match self.store.seqno() {
+                Ok(Some(sn)) => sn,
+                Ok(None) | Err(_) => return,
+            };
+            let reply = tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.poll_now.notified() => {
+                    // A fresh channel answers at once whether anything is new.
+                    channel = EventChannel::default();
+                    continue;
+                }
+                reply = self.api.events(&sn, &mut channel) => reply,
+            };
+            match reply {
+                Ok(reply) => {
+                    failures = 0;
+                    self.is_channel_up.store(true, Ordering::Release);
+                    if let Err(errno) = self.apply(reply).await {
+                        tracing::error!(%errno, "remote changes could not be stored");
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                }
+                Err(ApiError::Refused(ErrorCode::TooMany)) => {
+                    if let Err(error) = self.refetch().await {
+                        tracing::warn!(%error, "the tree could not be fetched again");
+                        tokio::time::sleep(Duration::from_secs(2)).await;
+                    }
+                }
+                Err(error) => {
+                    failures += 1;
+                    let was_up = self.is_channel_up.swap(false, Ordering::AcqRel);
+                    if was_up || failures == 1 {
+                        tracing::warn!(%error, "event channel is down, remote changes are not seen");
+                    }
+                    channel = EventChannel::default();
+                    let delay = Duration::from_millis(250 << failures.min(7));
+                    tokio::select! {
+                        () = self.stop.cancelled() => return,
+                        () = tokio::time::sleep(delay) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Applies one reply.
+    async fn apply(&self, reply: EventReply) -> OpResult<()> {
+        let is_own = {
+            let state = self.lock();
+            reply.packets.iter().any(|packet| state.own.is_own(packet))
+        };
+        let guard = if is_own {
+            Some(self.gate.lock().await)
+        } else {
+            None
+        };
+        let (invalidations, quota, keys) = self.apply_now(&reply)?;
+        drop(guard);
+        self.notify(invalidations);
+        if quota {
+            self.refresh_quota().await;
+        }
+        if keys {
+            tracing::debug!("share keys changed");
+        }
+        if !reply.more {
+            self.current.send_modify(|count| *count += 1);
+        }
+        self.last_applied_ms
+            .store(now_ms().unsigned_abs(), Ordering::Release);
+        Ok(())
+    }
+
+    fn apply_now(&self, reply: &EventReply) -> OpResult<(Vec<Invalidation>, bool, bool)> {
+        if reply.packets.is_empty() {
+            if let Some(sn) = &reply.sn {
+                self.set_seqno(sn)?;
+            }
+            return Ok((Vec::new(), false, false));
+        }
+        let mut state = self.lock();
+        state.load_known_parents(&reply.packets);
+        let mut own = std::mem::take(&mut state.own);
+        let delta = self.store.write(|tx| {
+            let delta = truth::apply(&self.store, tx, &reply.packets, |packet| own.take(packet))?;
+            if let Some(sn) = &reply.sn {
+                tx.set_seqno(sn)?;
+            }
+            Ok(delta)
+        });
+        state.own = own;
+        let delta = delta.map_err(|error| store_errno(&error))?;
+        let invalidations = state.patch(&delta)?;
+        drop(state);
+        self.wake.notify_one();
+        Ok((invalidations, delta.quota_changed, delta.keys_changed))
+    }
+
+    fn set_seqno(&self, sn: &Seqno) -> OpResult<()> {
+        self.store
+            .write(|tx| tx.set_seqno(sn))
+            .map_err(|error| store_errno(&error))
+    }
+
+    /// Waits until the event channel was current after this moment, or the deadline.
+    pub(crate) async fn catch_up(&self, deadline: Duration) -> bool {
+        let mut current = self.current.subscribe();
+        let before = *current.borrow_and_update();
+        self.poll_now.notify_one();
+        tokio::time::timeout(deadline, current.wait_for(|count| *count > before))
+            .await
+            .is_ok()
+    }
+
+    /// Asks the server for the quota.
+    pub(crate) async fn refresh_quota(&self) {
+        match self.api.quota().await {
+            Ok(quota) => {
+                self.lock().quota = Some(crate::state::Quota {
+                    total: quota.total.unwrap_or(0),
+                    used: quota.used,
+                });
+            }
+            Err(error) => tracing::debug!(%error, "quota not known"),
+        }
+    }
+}
+
+impl State {
+    /// Loads the directories that packets touch and the kernel knows, so that it can be told which
+    /// names are no longer what they were.
+    fn load_known_parents(&mut self, packets: &[Packet]) {
+        let mut parents = HashSet::new();
+        let mut note = |state: &Self, handle: NodeHandle| {
+            if let Ok(Some(row)) = state.node_row(handle) {
+                parents.extend(row.parent);
+            }
+        };
+        for packet in packets {
+            match &packet.action {
+                ActionPacket::Nodes { nodes, .. } => {
+                    for node in nodes {
+                        note(self, node.handle);
+                    }
+                }
+                ActionPacket::Delete { node, .. } | ActionPacket::Attributes { node, .. } => {
+                    note(self, *node);
+                }
+                _ => {}
+            }
+        }
+        for packet in packets {
+            if let ActionPacket::Nodes { nodes, .. } = &packet.action {
+                parents.extend(nodes.iter().filter_map(|node| node.parent));
+            }
+        }
+        for parent in parents {
+            let subject = Subject::Node(parent);
+            if self
+                .inodes
+                .known_ino(subject)
+                .is_some_and(|ino| self.inodes.is_known(ino))
+            {
+                let _ = self.dir(subject);
+            }
+        }
+    }
+
+    /// Brings the loaded directories and the change rows in line with the truth after `delta`.
+    pub(crate) fn patch(&mut self, delta: &Delta) -> OpResult<Vec<Invalidation>> {
+        let mut told = Vec::new();
+        let mut after = HashMap::new();
+        for handle in delta.touched.keys() {
+            after.insert(*handle, self.node_row(*handle)?);
+        }
+        self.reground(delta, &after)?;
+        // Removals first: a name is free before somebody else takes it.
+        for (handle, before) in &delta.touched {
+            let subject = Subject::Node(*handle);
+            let Some(parent) = before
+                .as_ref()
+                .and_then(|row| row.parent)
+                .map(Subject::Node)
+            else {
+                continue;
+            };
+            let now = after.get(handle).and_then(Option::as_ref);
+            let stays = now.is_some_and(|now| {
+                Some(now) == before.as_ref()
+                    || (now.parent == before.as_ref().and_then(|row| row.parent)
+                        && Some(self.stored_of(now))
+                            == before.as_ref().map(|row| self.stored_of(row)))
+            });
+            if stays {
+                continue;
+            }
+            if self
+                .changes
+                .get(subject)
+                .is_some_and(|row| row.place.is_some())
+            {
+                continue;
+            }
+            if let Some(spelling) = self.take_out(parent, subject) {
+                self.touch_dir(parent);
+                self.tell_entry(&mut told, parent, spelling);
+            }
+            if now.is_none()
+                && let Some(ino) = self.inodes.known_ino(subject)
+            {
+                told.push(Invalidation::Inode(ino));
+            }
+            if before
+                .as_ref()
+                .is_some_and(|row| row.kind != NodeKind::File)
+                && now.is_none()
+                && let Some(gone) = self.dirs.pop(&subject)
+            {
+                self.loaded_entries = self.loaded_entries.saturating_sub(gone.len() + 1);
+            }
+        }
+        let mut arrivals: Vec<&NodeRow> = after.values().flatten().collect();
+        arrivals.sort_by_key(|row| (row.arrival, row.ts, row.handle));
+        for row in arrivals {
+            let subject = Subject::Node(row.handle);
+            let overlay = self.changes.get(subject);
+            if overlay.is_some_and(|change| change.removed) {
+                continue;
+            }
+            let is_placed = overlay.is_some_and(|change| change.place.is_some());
+            let node = self.decryptor.open(row);
+            let Some(parent) = row.parent.map(Subject::Node) else {
+                continue;
+            };
+            if is_placed || !matches!(row.kind, NodeKind::File | NodeKind::Folder) {
+                continue;
+            }
+            let present = self
+                .dirs
+                .peek(&parent)
+                .is_some_and(|dir| dir.of(subject).is_some());
+            if present {
+                if let Some(directory) = self.dirs.peek_mut(&parent) {
+                    directory.set_facts(subject, node.facts);
+                }
+                if let Some(ino) = self.inodes.known_ino(subject) {
+                    told.push(Invalidation::Inode(ino));
+                }
+            } else {
+                // A duplicate number belongs to the name it was given for.
+                let was_renamed = delta
+                    .touched
+                    .get(&row.handle)
+                    .and_then(Option::as_ref)
+                    .is_some_and(|before| self.stored_of(before) != node.name);
+                let suffix = row.suffix.filter(|_| !was_renamed);
+                if was_renamed && row.suffix.is_some() {
+                    self.store
+                        .write(|tx| tx.set_suffix(row.handle, None))
+                        .map_err(|error| store_errno(&error))?;
+                }
+                let child = Child {
+                    subject,
+                    stored: node.name,
+                    suffix,
+                    facts: node.facts,
+                };
+                let spelling = self
+                    .put_in(parent, child)
+                    .map_err(|error| store_errno(&error))?;
+                if let Some(spelling) = spelling {
+                    self.touch_dir(parent);
+                    self.tell_entry(&mut told, parent, spelling);
+                }
+            }
+        }
+        Ok(told)
+    }
+
+    fn stored_of(&self, row: &NodeRow) -> StoredName {
+        self.decryptor.open(row).name
+    }
+
+    fn tell_entry(&self, told: &mut Vec<Invalidation>, parent: Subject, name: String) {
+        if let Some(ino) = self.inodes.known_ino(parent)
+            && self.inodes.is_known(ino)
+        {
+            told.push(Invalidation::Entry { parent: ino, name });
+        }
+    }
+
+    /// Local changes whose node was deleted, thrown into the bin or overwritten by somebody else.
+    fn reground(
+        &mut self,
+        delta: &Delta,
+        after: &HashMap<NodeHandle, Option<NodeRow>>,
+    ) -> OpResult<()> {
+        for (handle, now) in after {
+            let subject = Subject::Node(*handle);
+            let Some(row) = self.changes.get(subject).cloned() else {
+                continue;
+            };
+            if self.changes.is_in_flight(subject) {
+                continue;
+            }
+            let before = delta.touched.get(handle).and_then(Option::as_ref);
+            let fate = match now {
+                None => Fate::Gone,
+                Some(now) => self.fate_of(now)?,
+            };
+            let is_new = before
+                .is_none_or(|before| now.as_ref().is_none_or(|now| now.parent != before.parent));
+            if fate == Fate::Present || !is_new {
+                continue;
+            }
+            self.lose_ground(row, before, fate)?;
+        }
+        Ok(())
+    }
+
+    fn fate_of(&self, row: &NodeRow) -> OpResult<Fate> {
+        let Some(parent) = row.parent else {
+            return Ok(Fate::Present);
+        };
+        if let Some(parent_row) = self.node_row(parent)?
+            && parent_row.kind == NodeKind::File
+        {
+            return Ok(Fate::Overwritten);
+        }
+        let mut at = Some(parent);
+        for _ in 0..4096 {
+            match at {
+                None => return Ok(Fate::Present),
+                Some(handle) if Some(handle) == self.roots.rubbish => return Ok(Fate::Gone),
+                Some(handle) => at = self.node_row(handle)?.and_then(|row| row.parent),
+            }
+        }
+        Ok(Fate::Gone)
+    }
+
+    /// New content is kept as a new file; a mere name or attribute goes with the node.
+    fn lose_ground(
+        &mut self,
+        row: ChangeRow,
+        before: Option<&NodeRow>,
+        fate: Fate,
+    ) -> OpResult<()> {
+        let old = row.subject;
+        let keeps = row.content.is_some() && !row.removed;
+        if !keeps {
+            tracing::info!(target: "megamount::journal", subject = ?old, "change dropped: its node is gone");
+            if let Some(place) = &row.place {
+                let parent = place.parent;
+                self.take_out(parent, old);
+            }
+            return self.commit(Vec::new(), &[old]);
+        }
+        let place = match (&row.place, before) {
+            (Some(place), _) => Some(place.clone()),
+            (None, Some(before)) => before.parent.map(|parent| Place {
+                parent: Subject::Node(parent),
+                name: self
+                    .stored_of(before)
+                    .as_named()
+                    .unwrap_or("recovered")
+                    .to_owned(),
+            }),
+            (None, None) => None,
+        };
+        let mut place = place.unwrap_or(Place {
+            parent: self.root,
+            name: "recovered".to_owned(),
+        });
+        if self.dir(place.parent).is_err() {
+            place.parent = self.root;
+        }
+        if fate == Fate::Overwritten {
+            place.name = conflict_name(&place.name);
+        }
+        let id = self
+            .store
+            .next_local_id()
+            .map_err(|error| store_errno(&error))?;
+        let new = Subject::Local(id);
+        let parent = place.parent;
+        tracing::info!(target: "megamount::journal", from = ?old, to = ?new, "local content kept as a new file");
+        self.take_out(parent, old);
+        let moved = ChangeRow {
+            subject: new,
+            place: Some(place),
+            state: ChangeState::Pending { due_ms: now_ms() },
+            ..row
+        };
+        self.commit(vec![moved], &[old])?;
+        self.inodes.rebind(old, new);
+        Self::show(self, parent, new)?;
+        Ok(())
+    }
+
+    /// Everything the kernel may have cached, after the whole tree was fetched anew.
+    pub(crate) fn forget_view(&mut self) -> Vec<Invalidation> {
+        let mut told = Vec::new();
+        let loaded: Vec<Subject> = self.dirs.iter().map(|(subject, _)| *subject).collect();
+        for parent in loaded {
+            let names: Vec<String> = self
+                .dirs
+                .peek(&parent)
+                .map(|dir| {
+                    dir.after(0)
+                        .map(|entry| entry.spelling.to_string())
+                        .collect()
+                })
+                .unwrap_or_default();
+            for name in names {
+                self.tell_entry(&mut told, parent, name);
+            }
+        }
+        told.extend(self.inodes.known().map(Invalidation::Inode));
+        self.dirs.clear();
+        self.loaded_entries = 0;
+        self.own.forget_all();
+        told
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Present,
+    Gone,
+    Overwritten,
+}
+
+/// `name (conflict DATE HOST).ext`
+fn conflict_name(name: &str) -> String {
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    let mark = format!(" (conflict {} {host})", date(Timestamp::now().secs));
+    match name.rfind('.') {
+        Some(at) if at > 0 => {
+            let (stem, extension) = name.split_at(at);
+            format!("{stem}{mark}{extension}")
+        }
+        _ => format!("{name}{mark}"),
+    }
+}
+
+/// Civil date of a day since 1970 (proleptic Gregorian), `YYYY-MM-DD`.
+fn date(secs: i64) -> String {
+    let days = secs.div_euclid(86_400) + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 {
+        month_index + 3
+    } else {
+        month_index - 9
+    };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_civil() {
+        assert_eq!(date(0), "1970-01-01");
+        assert_eq!(date(951_782_400), "2000-02-29");
+        assert_eq!(date(1_795_305_600), "2026-11-22");
+        assert_eq!(date(-1), "1969-12-31");
+    }
+
+    #[test]
+    fn conflict_names_keep_the_extension() {
+        let name = conflict_name("report.odt");
+        assert!(
+            name.starts_with("report (conflict ") && name.ends_with(").odt"),
+            "{name}"
+        );
+        assert!(conflict_name(".bashrc").starts_with(".bashrc (conflict "));
+    }
+}

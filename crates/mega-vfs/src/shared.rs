@@ -1,0 +1,209 @@
+//! What all parts of one mount share, and the few things that span the content and the state lock.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mega_api::Api;
+use mega_proto::NodeKind;
+use mega_store::{ChangeState, Store, Subject};
+use mega_transfer::{Downloads, RemoteSource, Uploads};
+use mega_tree::Decryptor;
+use rustix::io::Errno;
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::changes::{MTIME, row_mtime, set_attribute};
+use crate::errno::store_errno;
+use crate::file::{Base, Content, FileNode, Layer};
+use crate::state::{Invalidation, State};
+use crate::types::{OpResult, Timestamp, VfsConfig};
+
+pub(crate) struct Shared {
+    pub(crate) store: Arc<Store>,
+    pub(crate) api: Api,
+    pub(crate) config: Arc<VfsConfig>,
+    pub(crate) decryptor: Arc<Decryptor>,
+    pub(crate) downloads: Downloads,
+    pub(crate) uploads: Uploads,
+    /// After any file content lock, before none.
+    pub(crate) state: Mutex<State>,
+    /// Wakes the pusher.
+    pub(crate) wake: Notify,
+    /// Held from sending our changes until they are confirmed; packets that carry our own client id
+    /// wait for it, so that they never overtake the reply.
+    pub(crate) gate: tokio::sync::Mutex<()>,
+    /// Asks the event task to find out at once whether it is current.
+    pub(crate) poll_now: Notify,
+    /// Counts how often the event channel was found current.
+    pub(crate) current: watch::Sender<u64>,
+    pub(crate) is_channel_up: AtomicBool,
+    pub(crate) last_applied_ms: AtomicU64,
+    pub(crate) notices: Mutex<Option<Sender<Invalidation>>>,
+    pub(crate) stop: CancellationToken,
+    /// No more operations are taken.
+    pub(crate) is_closing: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands invalidations to the notifier thread. Call without any lock held.
+    pub(crate) fn notify(&self, invalidations: Vec<Invalidation>) {
+        let sender = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = sender.as_ref() {
+            for invalidation in invalidations {
+                // The receiver only goes away when the mount ends.
+                let _ = sender.send(invalidation);
+            }
+        }
+    }
+
+    pub(crate) fn check_writable(&self) -> OpResult<()> {
+        if self.config.read_only {
+            return Err(Errno::ROFS);
+        }
+        Ok(())
+    }
+
+    /// The shared content of a file, made when nobody has it open yet.
+    pub(crate) fn file(&self, state: &mut State, subject: Subject) -> OpResult<Arc<FileNode>> {
+        let ino = state.ino(subject)?;
+        if let Some(file) = state.files.get(&ino) {
+            return Ok(Arc::clone(file));
+        }
+        let content = self.load_content(state, subject)?;
+        let mtime = match state.changes.get(subject).and_then(row_mtime) {
+            Some(mtime) => mtime,
+            None => {
+                let facts = state.facts(subject)?;
+                Timestamp {
+                    secs: facts.mtime,
+                    nanos: facts.mtime_nanos,
+                }
+            }
+        };
+        let file = Arc::new(FileNode::new(ino, content, mtime));
+        state.files.insert(ino, Arc::clone(&file));
+        Ok(file)
+    }
+
+    fn load_content(&self, state: &State, subject: Subject) -> OpResult<Content> {
+        let row = state
+            .changes
+            .get(subject)
+            .and_then(|row| row.content.as_ref());
+        let base_handle = match (row, subject) {
+            (Some(row), _) => row.base,
+            (None, Subject::Node(handle)) => Some(handle),
+            (None, Subject::Local(_)) => None,
+        };
+        let base = match base_handle {
+            Some(handle) => {
+                let (node_row, node) = state.node(handle)?.ok_or(Errno::STALE)?;
+                if node_row.kind != NodeKind::File {
+                    return Err(Errno::ISDIR);
+                }
+                let key = node.file_key().ok_or(Errno::ACCESS)?.clone();
+                let source = RemoteSource {
+                    handle,
+                    size: node_row.size,
+                    key,
+                };
+                let remote = self.downloads.open(source);
+                Some(Base {
+                    handle,
+                    size: node_row.size,
+                    remote,
+                })
+            }
+            None => None,
+        };
+        let mut layers = Vec::new();
+        if let Some(row) = row {
+            for layer in &row.layers {
+                let file = self
+                    .store
+                    .open_layer(layer)
+                    .map_err(|error| store_errno(&error))?;
+                layers.push(Layer {
+                    file,
+                    sealed: layer.sealed,
+                });
+            }
+        }
+        let size = row.map_or_else(|| base.as_ref().map_or(0, |base| base.size), |row| row.size);
+        Ok(Content {
+            size,
+            generation: row.map_or(0, |row| row.generation),
+            is_dirty: row.is_some(),
+            is_uncommitted: false,
+            base,
+            layers,
+            attempt: None,
+            writers: 0,
+            openers: 0,
+            is_unlinked: false,
+        })
+    }
+
+    /// Writes a file's content row, so that it survives the end of this process.
+    pub(crate) fn commit_content(&self, file: &FileNode, content: &mut Content) -> OpResult<()> {
+        if !content.is_uncommitted || content.is_unlinked {
+            return Ok(());
+        }
+        let mut state = self.lock();
+        let subject = state.subject(file.ino)?;
+        let mut row = state.row_for_edit(subject, NodeKind::File);
+        row.content = Some(content.row());
+        set_attribute(&mut row, MTIME, Value::String(file.mtime().to_text()));
+        if !matches!(row.state, ChangeState::Pushing { .. }) {
+            row.state = ChangeState::Pending {
+                due_ms: state.content_due(),
+            };
+        }
+        state.commit(vec![row], &[])?;
+        content.is_uncommitted = false;
+        drop(state);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Drops a file's shared content when nobody uses it any more.
+    pub(crate) fn let_go(&self, file: &Arc<FileNode>, content: &mut Content) {
+        if content.openers > 0 || content.attempt.is_some() {
+            return;
+        }
+        let mut state = self.lock();
+        if content.is_unlinked {
+            for layer in content.layers.drain(..) {
+                if let Err(error) = layer.file.delete() {
+                    tracing::warn!(%error, "staging file of a removed file stays behind");
+                }
+            }
+            let subject = state.subject(file.ino);
+            if let Ok(subject @ Subject::Local(_)) = subject
+                && !state.changes.is_in_flight(subject)
+                && let Err(errno) = state.commit(Vec::new(), &[subject])
+            {
+                tracing::warn!(%errno, "row of a removed file stays behind");
+            }
+        }
+        if !content.is_uncommitted || content.is_unlinked {
+            state.files.remove(&file.ino);
+            if !state.inodes.is_known(file.ino) {
+                state.inodes.unbind(file.ino);
+            }
+        }
+    }
+
+    pub(crate) fn check_open(&self) -> OpResult<()> {
+        if self.is_closing.load(Ordering::Acquire) {
+            return Err(Errno::SHUTDOWN);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! Bringing a mount up: local state first, the network only when there is no local state.
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+
+use lru::LruCache;
+use mega_api::{Api, ApiError};
+use mega_crypto::KeyRing;
+use mega_store::{Store, StoreError, Subject};
+use mega_transfer::{Downloads, TransferLimits, Uploads};
+use mega_tree::Decryptor;
+use mega_tree::node::Shape;
+use rustix::io::Errno;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::Vfs;
+use crate::changes::Changes;
+use crate::inode::Inodes;
+use crate::remote::OwnPackets;
+use crate::shared::Shared;
+use crate::state::State;
+use crate::types::VfsConfig;
+
+/// Why a mount could not be brought up.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The folder to mount does not exist.
+    #[error("{0} does not exist on this account")]
+    NotFound(String),
+    /// The path to mount is a file.
+    #[error("{0} is a file, not a folder")]
+    NotADirectory(String),
+    /// The server refused or could not be reached.
+    #[error("{0}")]
+    Api(#[from] ApiError),
+    /// The local state failed.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The account has no root folder: the tree as served is unusable.
+    #[error("the server's tree has no root folder")]
+    NoRoot,
+    /// Another failure of the local view.
+    #[error("local state: {0}")]
+    Local(Errno),
+}
+
+impl Vfs {
+    /// Brings an account up. The session must be installed in `api`, the store pinned and unlocked.
+    /// Answers from local state at once when there is any, and catches up in the background.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(
+        store: Arc<Store>,
+        api: Api,
+        config: VfsConfig,
+        limits: TransferLimits,
+    ) -> Result<Arc<Self>, StartError> {
+        if store.roots()?.is_none() || store.seqno()?.is_none() {
+            crate::tree_load::load(&store, &api).await?;
+        }
+        let roots = store.roots()?.ok_or(StartError::NoRoot)?;
+        let session = api.session().ok_or(ApiError::NoSession)?;
+        let mut ring = KeyRing::new(
+            session.master_key.clone(),
+            Some(session.user.to_string()),
+            None,
+        );
+        ring.set_rsa(session.rsa.clone());
+        let decryptor = Arc::new(Decryptor::new(ring));
+        crate::tree_load::load_shares(&store, &decryptor, &session.master_key)?;
+        let config = Arc::new(config);
+        let changes = Changes::new(store.changes()?);
+        let root = Subject::Node(roots.cloud);
+        let mut state = State {
+            store: Arc::clone(&store),
+            decryptor: Arc::clone(&decryptor),
+            config: Arc::clone(&config),
+            roots,
+            root,
+            dirs: LruCache::new(NonZeroUsize::MAX),
+            loaded_entries: 0,
+            changes,
+            inodes: Inodes::new(root),
+            files: std::collections::HashMap::new(),
+            handles: crate::handles::Handles::default(),
+            dir_times: std::collections::HashMap::new(),
+            own: OwnPackets::new(api.client_id().to_owned()),
+            quota: None,
+            is_draining: false,
+        };
+        let root = find_root(&mut state, &config.sub_path)?;
+        state.root = root;
+        state.inodes = Inodes::new(root);
+        let shared = Arc::new(Shared {
+            downloads: Downloads::new(api.clone(), Arc::clone(&store), limits.clone()),
+            uploads: Uploads::new(api.clone(), Arc::clone(&store), limits),
+            store,
+            api,
+            config,
+            decryptor,
+            state: Mutex::new(state),
+            wake: Notify::new(),
+            gate: tokio::sync::Mutex::new(()),
+            poll_now: Notify::new(),
+            current: watch::Sender::new(0),
+            is_channel_up: AtomicBool::new(false),
+            last_applied_ms: AtomicU64::new(0),
+            notices: Mutex::new(None),
+            stop: CancellationToken::new(),
+            is_closing: AtomicBool::new(false),
+        });
+        let mut tasks = Vec::new();
+        tasks.push(tokio::spawn(Arc::clone(&shared).follow_events()));
+        if !shared.config.read_only {
+            tasks.push(tokio::spawn(Arc::clone(&shared).push_changes()));
+        }
+        tasks.push(tokio::spawn(Arc::clone(&shared).keep_house()));
+        Ok(Arc::new(Self {
+            shared,
+            tasks: Mutex::new(tasks),
+        }))
+    }
+}
+
+/// The subject of the folder that is to be the root.
+fn find_root(state: &mut State, path: &str) -> Result<Subject, StartError> {
+    let mut at = state.root;
+    let mut walked = String::new();
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        if !walked.is_empty() {
+            walked.push('/');
+        }
+        walked.push_str(part);
+        let found = state
+            .find(at, part)
+            .map_err(StartError::Local)?
+            .ok_or_else(|| StartError::NotFound(walked.clone()))?;
+        if found.facts.shape != Shape::Directory {
+            return Err(StartError::NotADirectory(walked));
+        }
+        at = found.subject;
+    }
+    Ok(at)
+}

@@ -1,0 +1,513 @@
+//! The view: server truth with the local changes over it, directory by directory.
+//!
+//! Everything here is under one lock (`Shared::state`), held for short, synchronous sections: memory,
+//! and SQLite reads and transactions, never the network. Lock order: file content, then state.
+//!
+//! A directory is built when it is first asked for and then patched by every change, local or remote;
+//! the least recently used ones go when there are more entries than the budget.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use lru::LruCache;
+use mega_proto::{NodeHandle, NodeKind};
+use mega_store::{ChangeRow, ChangeState, NodeRow, Roots, Store, StoreError, Subject};
+use mega_tree::node::Shape;
+use mega_tree::{Child, Decryptor, Directory, Facts, Node, StoredName};
+use rustix::io::Errno;
+
+use crate::changes::{Changes, row_mtime, row_suffix};
+use crate::errno::store_errno;
+use crate::file::FileNode;
+use crate::handles::Handles;
+use crate::inode::Inodes;
+use crate::remote::OwnPackets;
+use crate::types::{Attr, Entry, FileKind, OpResult, Timestamp, VfsConfig, now_ms};
+
+/// What the kernel has to be told once the lock is released.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Invalidation {
+    Entry { parent: u64, name: String },
+    Inode(u64),
+}
+
+/// Space of the account as last told by the server, bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Quota {
+    pub(crate) total: u64,
+    pub(crate) used: u64,
+}
+
+pub(crate) struct State {
+    pub(crate) store: Arc<Store>,
+    pub(crate) decryptor: Arc<Decryptor>,
+    pub(crate) config: Arc<VfsConfig>,
+    pub(crate) roots: Roots,
+    pub(crate) root: Subject,
+    pub(crate) dirs: LruCache<Subject, Directory>,
+    pub(crate) loaded_entries: usize,
+    pub(crate) changes: Changes,
+    pub(crate) inodes: Inodes,
+    pub(crate) files: HashMap<u64, Arc<FileNode>>,
+    pub(crate) handles: Handles,
+    pub(crate) dir_times: HashMap<Subject, Timestamp>,
+    pub(crate) own: OwnPackets,
+    pub(crate) quota: Option<Quota>,
+    pub(crate) is_draining: bool,
+}
+
+/// Where a name is and what it stands for.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) subject: Subject,
+    pub(crate) spelling: String,
+    pub(crate) stored: StoredName,
+    pub(crate) suffix: u32,
+    pub(crate) facts: Facts,
+}
+
+impl State {
+    /// The subject behind an inode number.
+    pub(crate) fn subject(&self, ino: u64) -> OpResult<Subject> {
+        self.inodes.subject(ino).ok_or(Errno::STALE)
+    }
+
+    /// The inode number of a subject.
+    pub(crate) fn ino(&mut self, subject: Subject) -> OpResult<u64> {
+        let store = Arc::clone(&self.store);
+        let mut failure = None;
+        let ino = self.inodes.ino(subject, || match store.next_local_id() {
+            Ok(id) => id.0,
+            Err(error) => {
+                failure = Some(error);
+                0
+            }
+        });
+        match failure {
+            Some(error) => Err(store_errno(&error)),
+            None => Ok(ino),
+        }
+    }
+
+    pub(crate) fn node_row(&self, handle: NodeHandle) -> OpResult<Option<NodeRow>> {
+        self.store.node(handle).map_err(|error| store_errno(&error))
+    }
+
+    /// Opens a node of the truth.
+    pub(crate) fn node(&self, handle: NodeHandle) -> OpResult<Option<(NodeRow, Node)>> {
+        Ok(self.node_row(handle)?.map(|row| {
+            let node = self.decryptor.open(&row);
+            (row, node)
+        }))
+    }
+
+    /// The parent in the view; `None` when the subject is in no directory we show.
+    pub(crate) fn parent(&self, subject: Subject) -> OpResult<Option<Subject>> {
+        if subject == self.root {
+            return Ok(None);
+        }
+        if let Some(row) = self.changes.get(subject) {
+            if row.removed {
+                return Ok(None);
+            }
+            if let Some(place) = &row.place {
+                return Ok(Some(place.parent));
+            }
+        }
+        match subject {
+            Subject::Node(handle) => Ok(self
+                .node_row(handle)?
+                .and_then(|row| row.parent)
+                .map(Subject::Node)),
+            Subject::Local(_) => Ok(None),
+        }
+    }
+
+    /// Whether `inner` lies in or is `outer`, in the view.
+    pub(crate) fn is_within(&self, inner: Subject, outer: Subject) -> OpResult<bool> {
+        let mut at = inner;
+        // Deeper than any path Linux can name: a cycle on the server must not hang us.
+        for _ in 0..4096 {
+            if at == outer {
+                return Ok(true);
+            }
+            match self.parent(at)? {
+                Some(parent) => at = parent,
+                None => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
+    fn is_directory(&self, subject: Subject) -> OpResult<bool> {
+        match subject {
+            Subject::Local(_) => Ok(self
+                .changes
+                .get(subject)
+                .is_some_and(|row| row.kind == NodeKind::Folder)),
+            Subject::Node(handle) => Ok(self
+                .node_row(handle)?
+                .is_some_and(|row| row.kind != NodeKind::File)),
+        }
+    }
+
+    /// The directory of `subject`, loaded.
+    pub(crate) fn dir(&mut self, subject: Subject) -> OpResult<&mut Directory> {
+        if !self.dirs.contains(&subject) {
+            if !self.is_directory(subject)? {
+                return Err(Errno::NOTDIR);
+            }
+            if self.changes.get(subject).is_some_and(|row| row.removed) {
+                return Err(Errno::NOENT);
+            }
+            let directory = self.build(subject)?;
+            self.loaded_entries += directory.len() + 1;
+            self.dirs.put(subject, directory);
+            self.evict(subject);
+        }
+        self.dirs.get_mut(&subject).ok_or(Errno::NOENT)
+    }
+
+    /// Forgets the least recently used directories above the budget, open ones and `keep` excepted.
+    fn evict(&mut self, keep: Subject) {
+        if self.loaded_entries <= self.config.entry_budget {
+            return;
+        }
+        let mut pinned: HashSet<Subject> = self
+            .handles
+            .directories()
+            .filter_map(|ino| self.inodes.subject(ino))
+            .collect();
+        pinned.insert(keep);
+        let mut put_back = Vec::new();
+        while self.loaded_entries > self.config.entry_budget {
+            let Some((subject, old)) = self.dirs.pop_lru() else {
+                break;
+            };
+            if pinned.contains(&subject) {
+                put_back.push((subject, old));
+            } else {
+                self.loaded_entries = self.loaded_entries.saturating_sub(old.len() + 1);
+            }
+        }
+        for (subject, directory) in put_back {
+            self.dirs.put(subject, directory);
+        }
+    }
+
+    fn build(&mut self, subject: Subject) -> OpResult<Directory> {
+        let mut children = Vec::new();
+        if let Subject::Node(handle) = subject {
+            let rows = self
+                .store
+                .children(handle)
+                .map_err(|error| store_errno(&error))?;
+            children.reserve(rows.len());
+            for row in rows {
+                if !matches!(row.kind, NodeKind::File | NodeKind::Folder) {
+                    continue;
+                }
+                let child = Subject::Node(row.handle);
+                let change = self.changes.get(child);
+                if change.is_some_and(|change| change.removed || change.place.is_some()) {
+                    continue;
+                }
+                let node = self.decryptor.open(&row);
+                children.push(Child {
+                    subject: child,
+                    stored: node.name,
+                    suffix: row.suffix,
+                    facts: node.facts,
+                });
+            }
+        }
+        let mut placed: Vec<(i64, Child)> = Vec::new();
+        for row in self.changes.placed_in(subject) {
+            if !row.removed {
+                placed.push((row.since_ms, self.child_of_row(row)?));
+            }
+        }
+        placed.sort_by_key(|(since, child)| (*since, child.subject));
+        children.extend(placed.into_iter().map(|(_, child)| child));
+        let (directory, assigned) = Directory::build(children);
+        if !assigned.is_empty() {
+            self.store
+                .write(|tx| {
+                    for suffix in &assigned {
+                        tx.set_suffix(suffix.handle, Some(suffix.number))?;
+                    }
+                    Ok(())
+                })
+                .map_err(|error| store_errno(&error))?;
+        }
+        Ok(directory)
+    }
+
+    /// How a placed row appears in its directory.
+    pub(crate) fn child_of_row(&self, row: &ChangeRow) -> OpResult<Child> {
+        let name = row.place.as_ref().map_or("", |place| place.name.as_str());
+        let stored = match row.subject {
+            // A node without a readable name was moved: it keeps what it has.
+            Subject::Node(handle) if name.is_empty() => self
+                .node(handle)?
+                .map_or(StoredName::Nameless, |(_, node)| node.name),
+            _ => StoredName::from_attribute(Some(name)),
+        };
+        Ok(Child {
+            subject: row.subject,
+            stored,
+            suffix: Some(row_suffix(row)),
+            facts: self.facts(row.subject)?,
+        })
+    }
+
+    /// Facts of a subject without its overlay (a local row has only its kind).
+    pub(crate) fn facts(&self, subject: Subject) -> OpResult<Facts> {
+        match subject {
+            Subject::Node(handle) => Ok(self.node(handle)?.ok_or(Errno::STALE)?.1.facts),
+            Subject::Local(_) => {
+                let row = self.changes.get(subject).ok_or(Errno::STALE)?;
+                let is_link = row
+                    .attributes
+                    .as_ref()
+                    .and_then(|attributes| attributes.get("mml"))
+                    .is_some_and(|value| value.as_str() == Some("1"));
+                Ok(Facts {
+                    shape: match (row.kind, is_link) {
+                        (NodeKind::File, true) => Shape::Symlink,
+                        (NodeKind::File, false) => Shape::File,
+                        _ => Shape::Directory,
+                    },
+                    mtime: row.since_ms / 1000,
+                    ts: row.since_ms / 1000,
+                    readable: true,
+                    ..Facts::default()
+                })
+            }
+        }
+    }
+
+    /// The entry `name` of directory `parent`.
+    pub(crate) fn find(&mut self, parent: Subject, name: &str) -> OpResult<Option<Found>> {
+        Ok(self.dir(parent)?.get(name).map(|entry| Found {
+            subject: entry.subject,
+            spelling: entry.spelling.to_string(),
+            stored: entry.stored.clone(),
+            suffix: entry.suffix.unwrap_or(0),
+            facts: entry.facts,
+        }))
+    }
+
+    /// Facts from the loaded parent directory if there, else from the row.
+    fn cached_facts(&mut self, subject: Subject) -> OpResult<Facts> {
+        if let Some(parent) = self.parent(subject)?
+            && let Some(directory) = self.dirs.get(&parent)
+            && let Some(entry) = directory.of(subject)
+        {
+            return Ok(entry.facts);
+        }
+        self.facts(subject)
+    }
+
+    /// What `stat` shows of a subject.
+    pub(crate) fn attr(&mut self, subject: Subject) -> OpResult<Attr> {
+        let facts = if subject == self.root {
+            Facts {
+                shape: Shape::Directory,
+                ..Facts::default()
+            }
+        } else {
+            self.cached_facts(subject)?
+        };
+        self.attr_with(subject, facts)
+    }
+
+    /// As [`State::attr`], with facts that are at hand.
+    pub(crate) fn attr_with(&mut self, subject: Subject, facts: Facts) -> OpResult<Attr> {
+        let ino = self.ino(subject)?;
+        let row = self.changes.get(subject);
+        let mut size = facts.size;
+        let mut mtime = Timestamp {
+            secs: facts.mtime,
+            nanos: facts.mtime_nanos,
+        };
+        let mut executable = facts.executable;
+        if let Some(row) = row {
+            if let Some(content) = &row.content {
+                size = content.size;
+            }
+            if let Some(wanted) = row_mtime(row) {
+                mtime = wanted;
+            }
+            if let Some(wanted) = row.attributes.as_ref().and_then(|map| map.get("mmx")) {
+                executable = wanted.as_str() == Some("1");
+            }
+        }
+        let (kind, perm) = match facts.shape {
+            Shape::Directory => (FileKind::Directory, self.config.dir_perm),
+            Shape::Symlink => (FileKind::Symlink, 0o777),
+            Shape::File => {
+                let base = self.config.file_perm;
+                let exec = if executable { (base & 0o444) >> 2 } else { 0 };
+                let perm = if facts.readable { base | exec } else { base };
+                (FileKind::File, perm)
+            }
+        };
+        if kind == FileKind::Directory {
+            size = 0;
+            if let Some(touched) = self.dir_times.get(&subject) {
+                mtime = mtime.max(*touched);
+            }
+        } else if let Some(file) = self.files.get(&ino) {
+            size = file.size();
+            mtime = file.mtime();
+        }
+        let ctime = mtime.max(Timestamp::from_secs(facts.ts));
+        Ok(Attr {
+            ino,
+            size,
+            blocks: size.div_ceil(512),
+            mtime,
+            ctime,
+            kind,
+            perm,
+            nlink: if kind == FileKind::Directory { 2 } else { 1 },
+            uid: self.config.uid,
+            gid: self.config.gid,
+        })
+    }
+
+    pub(crate) fn entry(&mut self, subject: Subject) -> OpResult<Entry> {
+        Ok(Entry {
+            attr: self.attr(subject)?,
+            ttl: self.config.attr_ttl,
+        })
+    }
+
+    /// The row of a subject to edit: the present one, or a fresh one that asks for nothing.
+    pub(crate) fn row_for_edit(&self, subject: Subject, kind: NodeKind) -> ChangeRow {
+        self.changes
+            .get(subject)
+            .cloned()
+            .unwrap_or_else(|| ChangeRow {
+                subject,
+                kind,
+                place: None,
+                attributes: None,
+                content: None,
+                removed: false,
+                replaces: None,
+                state: ChangeState::Pending { due_ms: now_ms() },
+                since_ms: now_ms(),
+            })
+    }
+
+    pub(crate) fn kind_of(&self, subject: Subject) -> OpResult<NodeKind> {
+        if let Some(row) = self.changes.get(subject) {
+            return Ok(row.kind);
+        }
+        match subject {
+            Subject::Node(handle) => Ok(self.node_row(handle)?.ok_or(Errno::STALE)?.kind),
+            Subject::Local(_) => Err(Errno::STALE),
+        }
+    }
+
+    /// When a name change made now is due, milliseconds since 1970.
+    pub(crate) fn name_due(&self) -> i64 {
+        let delay = self
+            .config
+            .write_back
+            .min(std::time::Duration::from_secs(1));
+        now_ms().saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// When content closed now is due.
+    pub(crate) fn content_due(&self) -> i64 {
+        let delay = i64::try_from(self.config.write_back.as_millis()).unwrap_or(i64::MAX);
+        now_ms().saturating_add(delay)
+    }
+
+    /// Writes rows (and drops others) in one transaction, then mirrors them.
+    pub(crate) fn commit(&mut self, rows: Vec<ChangeRow>, drop: &[Subject]) -> OpResult<()> {
+        self.store
+            .write(|tx| {
+                for subject in drop {
+                    tx.delete_change(*subject)?;
+                }
+                for row in &rows {
+                    tx.put_change(row)?;
+                }
+                Ok(())
+            })
+            .map_err(|error| store_errno(&error))?;
+        for subject in drop {
+            self.changes.remove(*subject);
+        }
+        for row in rows {
+            self.changes.insert(row);
+        }
+        Ok(())
+    }
+
+    /// Takes a subject out of its loaded directory; returns what it was spelled.
+    pub(crate) fn take_out(&mut self, parent: Subject, subject: Subject) -> Option<String> {
+        let entry = self.dirs.peek_mut(&parent)?.remove(subject)?;
+        self.loaded_entries = self.loaded_entries.saturating_sub(1);
+        Some(entry.spelling.to_string())
+    }
+
+    /// Puts a child into a loaded directory; returns its spelling there. Stores an assigned suffix.
+    pub(crate) fn put_in(
+        &mut self,
+        parent: Subject,
+        child: Child,
+    ) -> Result<Option<String>, StoreError> {
+        let subject = child.subject;
+        let Some(directory) = self.dirs.peek_mut(&parent) else {
+            return Ok(None);
+        };
+        let before = directory.len();
+        let assigned = directory.insert(child);
+        self.loaded_entries += directory.len() - before;
+        let spelling = directory
+            .of(subject)
+            .map(|entry| entry.spelling.to_string());
+        if let Some(suffix) = assigned {
+            self.store
+                .write(|tx| tx.set_suffix(suffix.handle, Some(suffix.number)))?;
+        }
+        Ok(spelling)
+    }
+
+    /// Shows a placed row in its directory, if that is loaded; returns its spelling there.
+    pub(crate) fn show(
+        state: &mut Self,
+        parent: Subject,
+        subject: Subject,
+    ) -> OpResult<Option<String>> {
+        let Some(row) = state.changes.get(subject) else {
+            return Ok(None);
+        };
+        let child = state.child_of_row(row)?;
+        state.touch_dir(parent);
+        state
+            .put_in(parent, child)
+            .map_err(|error| store_errno(&error))
+    }
+
+    /// Moves the due time of a pending row. Only in memory: after a restart everything is due.
+    pub(crate) fn set_due(state: &mut Self, subject: Subject, due_ms: i64) {
+        if let Some(row) = state.changes.get(subject)
+            && matches!(row.state, ChangeState::Pending { .. })
+        {
+            let mut row = row.clone();
+            row.state = ChangeState::Pending { due_ms };
+            state.changes.insert(row);
+        }
+    }
+
+    /// A directory's own modification time moves when its entries do.
+    pub(crate) fn touch_dir(&mut self, directory: Subject) {
+        self.dir_times.insert(directory, Timestamp::now());
+    }
+}

@@ -1,0 +1,153 @@
+//! The end of a mount, its housekeeping while it lasts, and what `status` tells.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use mega_store::ChangeState;
+
+use crate::Vfs;
+use crate::shared::Shared;
+
+/// Period of the durable commit and of saving cache maps.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What was left in the queue at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Changes that Mega does not have; they are kept and pushed after the next start.
+    pub changes: usize,
+}
+
+/// A look at the queue.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Changes waiting.
+    pub queued: usize,
+    /// Changes on their way.
+    pub in_flight: usize,
+    /// Changes that the server refused for good, with the reason.
+    pub parked: Vec<String>,
+    /// Whether remote changes are seen.
+    pub is_channel_up: bool,
+}
+
+impl Shared {
+    /// Once a second: content of open files is committed, then everything made durable.
+    pub(crate) async fn keep_house(self: Arc<Self>) {
+        self.refresh_quota().await;
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(TICK) => {}
+            }
+            let shared = Arc::clone(&self);
+            let done = tokio::task::spawn_blocking(move || shared.tick()).await;
+            if done.is_err() {
+                tracing::error!("the periodic commit failed");
+            }
+        }
+    }
+
+    fn tick(&self) {
+        let open = {
+            let state = self.lock();
+            state
+                .handles
+                .files()
+                .filter(|handle| handle.mode.write)
+                .collect::<Vec<_>>()
+        };
+        let mut wrote = false;
+        for handle in open {
+            let mut content = handle.file.lock();
+            if content.is_uncommitted {
+                wrote = true;
+                if let Err(errno) = self.commit_content(&handle.file, &mut content) {
+                    tracing::error!(%errno, "content of an open file could not be committed");
+                }
+            }
+        }
+        let has_changes = wrote || self.lock().changes.len() > 0;
+        if has_changes && let Err(error) = self.store.sync() {
+            tracing::error!(%error, "changes are not on stable storage");
+        }
+        if let Err(error) = self.store.cache().flush_maps() {
+            tracing::warn!(%error, "the cache's maps could not be saved");
+        }
+    }
+}
+
+impl Vfs {
+    /// The queue now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let state = self.shared.lock();
+        let mut status = Status {
+            is_channel_up: self.shared.is_channel_up.load(Ordering::Acquire),
+            ..Status::default()
+        };
+        for row in state.changes.iter() {
+            match &row.state {
+                ChangeState::Parked { error } => status.parked.push(error.clone()),
+                _ if state.changes.is_in_flight(row.subject) => status.in_flight += 1,
+                _ => status.queued += 1,
+            }
+        }
+        status
+    }
+
+    /// Ends the mount: no more changes are taken, the queue is pushed for up to `drain`, the rest is
+    /// kept durably. Open files are committed first.
+    pub async fn shutdown(&self, drain: Duration) -> Left {
+        let shared = &self.shared;
+        {
+            let tick = Arc::clone(shared);
+            let _ = tokio::task::spawn_blocking(move || tick.tick()).await;
+        }
+        shared.is_closing.store(true, Ordering::Release);
+        shared.lock().is_draining = true;
+        let deadline = Instant::now() + drain;
+        loop {
+            shared.wake.notify_one();
+            let waiting = {
+                let state = shared.lock();
+                state
+                    .changes
+                    .iter()
+                    .any(|row| !matches!(row.state, ChangeState::Parked { .. }))
+            };
+            if !waiting || Instant::now() >= deadline || shared.config.read_only {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        shared.stop.cancel();
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            if tokio::time::timeout(Duration::from_secs(5), task)
+                .await
+                .is_err()
+            {
+                tracing::warn!("a task did not end in time");
+            }
+        }
+        let last = Arc::clone(shared);
+        let _ = tokio::task::spawn_blocking(move || {
+            if let Err(error) = last.store.cache().flush_maps() {
+                tracing::warn!(%error, "the cache's maps could not be saved");
+            }
+            if let Err(error) = last.store.sync() {
+                tracing::error!(%error, "the last commit is not on stable storage");
+            }
+        })
+        .await;
+        *shared
+            .notices
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
+        Left {
+            changes: shared.lock().changes.len(),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Fetching the whole tree: the first start, and when the event position is too old.
+
+use std::sync::Arc;
+
+use mega_api::{Api, ApiError};
+use mega_crypto::MasterKey;
+use mega_proto::{TreeItem, b64};
+use mega_store::{ShareKind, ShareRow, Store, StoreError};
+use mega_tree::Decryptor;
+use mega_tree::truth::{row_from_raw, share_from_raw};
+
+use crate::shared::Shared;
+use crate::start::StartError;
+
+/// Streams the tree into the store in bounded memory; the old truth stays until all of it is there.
+pub(crate) async fn load(store: &Arc<Store>, api: &Api) -> Result<(), StartError> {
+    let loader = Arc::new(std::sync::Mutex::new(Some(store.begin_load()?)));
+    let sink_loader = Arc::clone(&loader);
+    let end = api
+        .fetch_tree(move |item| {
+            let mut guard = sink_loader
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let Some(loader) = guard.as_mut() else {
+                return Ok(());
+            };
+            match item {
+                TreeItem::Node(raw) => {
+                    if let Some(share) = share_from_raw(&raw) {
+                        loader.share(share)?;
+                    }
+                    loader.node(row_from_raw(&raw))?;
+                }
+                TreeItem::OwnShareKey(key) => {
+                    loader.share(ShareRow::new(key.handle, ShareKind::OwnKey, key.key))?;
+                }
+                _ => {}
+            }
+            Ok(())
+        })
+        .await?;
+    let loader = loader
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .take();
+    let sn = end
+        .sn
+        .ok_or(ApiError::BadReply("the tree came without a position"))?;
+    if let Some(loader) = loader {
+        let store_result: Result<(), StoreError> =
+            tokio::task::spawn_blocking(move || loader.finish(&sn))
+                .await
+                .map_err(|_| ApiError::Internal("the tree loader died"))?;
+        store_result?;
+    }
+    Ok(())
+}
+
+/// Makes the share keys that came with the tree usable.
+pub(crate) fn load_shares(
+    store: &Store,
+    decryptor: &Decryptor,
+    master: &MasterKey,
+) -> Result<(), StoreError> {
+    for share in store.shares()? {
+        if !matches!(share.kind, ShareKind::OwnKey | ShareKind::Incoming) {
+            continue;
+        }
+        // Longer keys are RSA; those nodes stay unreadable until share support.
+        let key = b64::decode(&share.key_as_served)
+            .ok()
+            .filter(|key| key.len() == 16);
+        if let Some(key) = key.and_then(|key| master.unwrap_share_key(&key).ok()) {
+            decryptor.add_share(share.handle, key);
+        }
+    }
+    Ok(())
+}
+
+impl Shared {
+    /// The event position is too old: fetch everything, then show what changed.
+    pub(crate) async fn refetch(&self) -> Result<(), StartError> {
+        tracing::warn!("too far behind the event stream, fetching the tree again");
+        // Nothing of ours may be sent between the request and the swap.
+        let guard = self.gate.lock().await;
+        load(&self.store, &self.api).await?;
+        if let Ok(master) = self.master_key() {
+            load_shares(&self.store, &self.decryptor, &master)?;
+        }
+        let told = self.lock().forget_view();
+        drop(guard);
+        self.notify(told);
+        Ok(())
+    }
+}
