@@ -350,7 +350,6 @@ impl Work<'_> {
             size,
             v: 0,
             pieces: [(0, size)].into(),
-            started: true,
             token: None,
             reply: Vec::new(),
             used: true,

@@ -88,7 +88,6 @@ pub(crate) struct Upload {
     pub(crate) v: i64,
     /// Offset to length.
     pub(crate) pieces: BTreeMap<u64, u64>,
-    pub(crate) started: bool,
     /// Token as the client names it in `p`, once complete.
     pub(crate) token: Option<String>,
     /// Raw body of the reply that carried it.
@@ -306,6 +305,15 @@ impl State {
                         self.uploads.insert(id, upload);
                     }
                     Err(_) => drop(self.uploads.remove(&id)),
+                }
+            }
+            "piece" => {
+                let at = key.split_once('/');
+                let parsed = at.and_then(|(id, o)| Some((id.parse().ok()?, o.parse().ok()?)));
+                if let (Some((id, offset)), Some(length)) = (parsed, value.as_u64())
+                    && let Some(upload) = self.uploads.get_mut(&id)
+                {
+                    upload.pieces.insert(offset, length);
                 }
             }
             "link" if null => drop(self.links.remove(&key)),
@@ -716,6 +724,17 @@ impl State {
             self.tokens.insert(token.clone(), id);
         }
         self.uploads.insert(id, upload);
+    }
+
+    /// Notes a stored piece; returns the number of bytes stored so far. Only the piece goes to the
+    /// journal: whole uploads would make it quadratic.
+    pub(crate) fn add_piece(&mut self, id: ContentId, offset: u64, length: u64) -> u64 {
+        self.journal.put("piece", &format!("{id}/{offset}"), &length);
+        let Some(upload) = self.uploads.get_mut(&id) else {
+            return 0;
+        };
+        upload.pieces.insert(offset, length);
+        upload.pieces.values().sum()
     }
 
     /// The content behind a node, `None` for folders and lost content.

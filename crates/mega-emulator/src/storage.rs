@@ -98,13 +98,12 @@ pub(crate) fn upload(
         return number(-20);
     }
     let mut state = shared.state();
-    let Some(mut upload) = state.uploads.get(&id).cloned() else {
+    let Some(upload) = state.uploads.get(&id) else {
         return number(-9);
     };
     if upload.token.is_some() {
-        return Reply::ok(upload.reply);
+        return Reply::ok(upload.reply.clone());
     }
-    upload.started = true;
     let clash = upload
         .pieces
         .range(..offset + length.max(1))
@@ -114,28 +113,27 @@ pub(crate) fn upload(
         violation(format!("piece {offset}+{length} overlaps another"));
         return number(-7);
     }
-    upload.pieces.insert(offset, length);
-    let complete = upload.pieces.values().sum::<u64>() == upload.size;
-    if complete || fault == Some(&FaultAction::TokenEarly) {
-        let (token, raw) = if upload.v >= 2 {
-            let mut raw = state.random::<36>().to_vec();
-            if let Some(last) = raw.last_mut() {
-                *last = 1;
-            }
-            (b64(&raw), raw)
-        } else {
-            let text = b64(&state.random::<27>());
-            (text.clone(), text.into_bytes())
-        };
-        if !complete {
-            return Reply::ok(raw);
-        }
-        upload.token = Some(token);
-        upload.reply = raw;
+    let raw_token = upload.v >= 2;
+    let stored = state.add_piece(id, offset, length);
+    let complete = state.uploads.get(&id).is_some_and(|u| u.size == stored);
+    if !complete && fault != Some(&FaultAction::TokenEarly) {
+        return go_on();
     }
-    let reply = upload.reply.clone();
-    state.put_upload(id, upload);
-    if complete { Reply::ok(reply) } else { go_on() }
+    let (token, raw) = if raw_token {
+        let mut raw = state.random::<36>();
+        let [.., last] = &mut raw;
+        *last = 1;
+        (b64(&raw), raw.to_vec())
+    } else {
+        let text = b64(&state.random::<27>());
+        (text.clone(), text.into_bytes())
+    };
+    if complete && let Some(mut upload) = state.uploads.get(&id).cloned() {
+        upload.token = Some(token);
+        upload.reply.clone_from(&raw);
+        state.put_upload(id, upload);
+    }
+    Reply::ok(raw)
 }
 
 fn first_missing(upload: &crate::state::Upload) -> u64 {

@@ -24,7 +24,6 @@ pub(crate) fn upload(state: &mut State, context: &Context<'_>, user: &str, args:
         size,
         v: number(args, "v").unwrap_or(0),
         pieces: BTreeMap::new(),
-        started: false,
         token: None,
         reply: Vec::new(),
         used: false,
