@@ -110,6 +110,16 @@ enum Outcome {
     Trouble(Trouble),
 }
 
+impl Outcome {
+    /// Whether this try left it open if the service has executed the request.
+    fn may_be_done(&self) -> bool {
+        match self {
+            Self::Answers(_) | Self::Refused(_) => false,
+            Self::Trouble(trouble) => trouble.may_be_done,
+        }
+    }
+}
+
 #[expect(dead_code, reason = "held, not looked at")]
 enum Lane<'a> {
     Read(SemaphorePermit<'a>),
@@ -246,7 +256,16 @@ impl Api {
             if is_careful && doubt.is_some_and(is_forgotten) {
                 return Err(doubtful(ApiError::Timeout));
             }
-            let error = match Box::pin(self.once(frozen, sid)).await {
+            // Noted before sending, because the caller may drop us while we wait.
+            frozen
+                .progress()
+                .doubt
+                .get_or_insert((generation, Instant::now()));
+            let outcome = Box::pin(self.once(frozen, sid)).await;
+            if !outcome.may_be_done() {
+                frozen.progress().doubt = doubt;
+            }
+            let error = match outcome {
                 Outcome::Answers(answers) => return Ok((answers, generation)),
                 Outcome::Refused(ErrorCode::Session) if auth == Auth::Session => {
                     self.relogin(generation).await.map_err(doubtful)?;
@@ -270,13 +289,7 @@ impl Api {
                     }
                     error
                 }
-                Outcome::Trouble(Trouble { error, may_be_done }) => {
-                    if may_be_done {
-                        frozen
-                            .progress()
-                            .doubt
-                            .get_or_insert((generation, Instant::now()));
-                    }
+                Outcome::Trouble(Trouble { error, .. }) => {
                     if error.retry() == Retry::Never {
                         return Err(doubtful(error));
                     }

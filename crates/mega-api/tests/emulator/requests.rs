@@ -288,3 +288,32 @@ async fn changes_wait_for_each_other_and_reading_does_not() {
     assert_eq!(world.emulator.tree(EMAIL).unwrap().len(), 4);
     world.no_violations();
 }
+
+#[tokio::test]
+async fn a_request_dropped_under_way_stays_in_doubt() {
+    let world = World::logged_in().await;
+    let root = world.root(NodeKind::Root).await;
+    let told = std::sync::Arc::new(|_: &mega_api::Session| {});
+    let source = std::sync::Arc::new(|| Some(crate::support::credentials()));
+    world.api.set_relogin(source, told);
+    let frozen = world
+        .api
+        .freeze([world.api.put_command(root, vec![world.folder("x")], None)]);
+    let slow = FaultRule::once("cmd:p", FaultAction::Slow { ms: 60_000 });
+    world.emulator.faults().add(slow);
+    let executed = async {
+        while world.emulator.tree(EMAIL).unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        answer = world.api.send(&frozen) => panic!("{answer:?}"),
+        () = executed => {}
+    }
+    // The same session would know the answer; another one cannot.
+    world.emulator.end_sessions(None);
+    world.api.quota().await.unwrap();
+    let error = world.api.send(&frozen).await.unwrap_err();
+    assert!(matches!(error, ApiError::OutcomeUnknown(_)), "{error}");
+    assert_eq!(world.emulator.tree(EMAIL).unwrap().len(), 1);
+}
