@@ -19,4 +19,5 @@ pub use budget::{MemoryBudget, SMALLEST_BUDGET};
 pub use download::{Downloads, ReadCursor, RemoteFile, RemoteSource};
 pub use error::TransferError;
 pub use limits::{TransferLimits, Verify};
+pub use mega_api::Retry;
 pub use upload::{SealedSource, UploadProgress, Uploaded, Uploads};

@@ -12,7 +12,7 @@
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 
@@ -39,6 +39,8 @@ use crate::runtime::InRuntime;
 const SMALL: u64 = 1 << 20;
 /// The largest read-ahead window when the cache takes the bytes.
 const WINDOW: u64 = 64 << 20;
+/// What it shrinks to when little holds what is read ahead.
+const SMALLEST_WINDOW: u64 = 1 << 20;
 /// Ranges of read-ahead requests: small ones answer sooner, large ones cost fewer round trips.
 const RANGES: (u64, u64) = (256 << 10, 8 << 20);
 /// What one step of [`RemoteFile::hydrate`] reads.
@@ -53,12 +55,17 @@ pub struct RemoteFile {
     cipher: ContentCipher,
     shared: Arc<Shared>,
     blob: OnceLock<Option<Arc<Blob>>>,
-    /// Lock order: `table`, then the pool's lock. Never held across I/O or `await`.
+    /// Lock order: `table`, then the pool's lock or the blob's unit map. Never held across I/O or
+    /// `await`.
     table: Mutex<UnitTable>,
     /// Changes whenever a unit arrives or a flight lands.
     changed: watch::Sender<u64>,
     url: UrlSlot,
     pub(super) whole: WholeCheck,
+    /// The largest read-ahead window, in bytes.
+    window: AtomicU64,
+    /// Whether units that were read ahead have not been read yet.
+    has_ahead: AtomicBool,
     /// The content served did not match its MAC, twice.
     corrupt: AtomicBool,
     /// Nothing is returned before the whole file was verified.
@@ -83,6 +90,8 @@ impl RemoteFile {
             changed: watch::Sender::new(0),
             url: UrlSlot::default(),
             whole: WholeCheck::default(),
+            window: AtomicU64::new(WINDOW),
+            has_ahead: AtomicBool::new(false),
             corrupt: AtomicBool::new(false),
             strict: AtomicBool::new(strict),
         }
@@ -109,10 +118,15 @@ impl RemoteFile {
     /// Whether the whole content is cached and was verified.
     #[must_use]
     pub fn is_verified(&self) -> bool {
-        self.size == 0
-            || self
+        if self.size == 0 {
+            return true;
+        }
+        // The blob's own mark ends when a unit goes; what arrived since through us ends it as well.
+        let fresh = self.whole.has_arrivals() && !self.whole.is_memory_verified();
+        !fresh
+            && self
                 .blob()
-                .is_some_and(|blob| blob.is_complete() && blob.is_verified())
+                .is_some_and(|blob| blob.is_verified() && blob.is_complete())
     }
 
     /// The cached ciphertext, if the cache is on.
@@ -157,6 +171,7 @@ impl RemoteFile {
         let ahead = cursor.note(&range, self.window());
         let here = self.try_range(&range)?;
         if let Some(bytes) = here {
+            self.consumed(&range);
             if let Some(ahead) = ahead {
                 self.launch_ahead(ahead);
             }
@@ -217,6 +232,7 @@ impl RemoteFile {
                 self.launch_ahead(ahead);
             }
             if let Some(bytes) = self.try_range(&range)? {
+                self.consumed(&range);
                 drop(wanted);
                 return Ok(bytes);
             }
@@ -402,8 +418,9 @@ impl RemoteFile {
         watching: &mut Vec<Arc<Flight>>,
     ) -> Result<(), TransferError> {
         let mut launched = Vec::new();
-        let runs = self.missing(range);
         let mut table = self.table();
+        // Under the lock: a unit leaves the table only once it is on disk, so none is missed.
+        let runs = self.missing(range);
         let mut absent: Option<Range<u64>> = None;
         let mut close =
             |table: &mut UnitTable, run: Range<u64>, watching: &mut Vec<Arc<Flight>>| {
@@ -425,6 +442,12 @@ impl RemoteFile {
             };
             if !free {
                 continue;
+            }
+            if table.was_lost(unit) {
+                // Read ahead, thrown out, needed now: the window is larger than what holds it.
+                let used = self.window.load(Ordering::Relaxed).min(table.last_window);
+                self.window
+                    .store((used / 4).max(SMALLEST_WINDOW), Ordering::Relaxed);
             }
             match &mut absent {
                 Some(run) if run.end == unit => run.end += 1,
@@ -466,12 +489,12 @@ impl RemoteFile {
         let window = ahead.range.end - ahead.range.start;
         let per_flight = ((window / 8).clamp(least, most)) / UNIT;
         let mut launched = Vec::new();
-        let runs = if self.table().background < streams {
+        let mut table = self.table();
+        let runs = if table.background < streams {
             self.missing(&range)
         } else {
             Vec::new()
         };
-        let mut table = self.table();
         let last = units_of(&range).end;
         'runs: for run in runs {
             let mut unit = run.start;
@@ -498,6 +521,7 @@ impl RemoteFile {
                 unit = end;
             }
         }
+        table.last_window = window;
         table.intent = Some(ahead);
         drop(table);
         for flight in launched {
@@ -510,7 +534,7 @@ impl RemoteFile {
             && self.shared.pool.get(self.handle, unit).is_none()
     }
 
-    /// Runs of units of `range` that are not on disk.
+    /// Runs of units of `range` that are not on disk. Looks at memory only.
     fn missing(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         match self.blob() {
             None => vec![units_of(range)],
@@ -523,6 +547,9 @@ impl RemoteFile {
         self.whole.memory_changed();
         if !self.table().arrived(flight, unit, &data) {
             return;
+        }
+        if flight.is_ahead() {
+            self.has_ahead.store(true, Ordering::Relaxed);
         }
         self.bump();
         let mut kept = false;
@@ -634,12 +661,20 @@ impl RemoteFile {
         self.url.expire(generation).await;
     }
 
-    /// The largest window: with nothing on disk to hold it, what the pool can.
+    /// The largest window: less once what was read ahead had gone before it was read.
     fn window(&self) -> u64 {
-        if self.blob().is_some() {
-            WINDOW
-        } else {
-            (self.shared.pool.capacity() / 4).min(WINDOW)
+        let window = self.window.load(Ordering::Relaxed);
+        match self.blob() {
+            Some(_) => window,
+            None => window.min(self.shared.pool.capacity() / 4),
+        }
+    }
+
+    /// A reader has these bytes.
+    fn consumed(&self, range: &Range<u64>) {
+        if self.has_ahead.load(Ordering::Relaxed) {
+            let left = self.table().consumed(units_of(range));
+            self.has_ahead.store(left, Ordering::Relaxed);
         }
     }
 

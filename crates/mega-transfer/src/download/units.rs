@@ -11,7 +11,7 @@
 //!     +-----------------+  land: the flight ended without this unit
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ use super::flight::Flight;
 
 /// A unit needed at once is not left to a flight that has more than this many units to do first.
 const NEAR: u64 = 8;
+/// Units read ahead that are remembered: four of the largest windows.
+const AHEAD_MOST: usize = 2048;
 
 /// See the module's description.
 #[derive(Debug, Default)]
@@ -33,6 +35,10 @@ pub(crate) struct UnitTable {
     /// What the last reader would like to have next.
     pub(crate) intent: Option<Ahead>,
     last_flight: u64,
+    /// How far the last reader wanted to read ahead, in bytes.
+    pub(crate) last_window: u64,
+    /// Units read ahead that nobody has read yet; they may have been thrown out since.
+    ahead: HashSet<u64>,
 }
 
 #[derive(Debug)]
@@ -102,15 +108,49 @@ impl UnitTable {
     pub(crate) fn arrived(&mut self, flight: &Flight, unit: u64, data: &Bytes) -> bool {
         let owned = matches!(self.units.get(&unit), Some(Unit::Coming(f)) if f.id == flight.id);
         if owned {
-            self.units.insert(
-                unit,
-                Unit::Here {
-                    data: data.clone(),
-                    stored: false,
-                },
-            );
+            let here = Unit::Here {
+                data: data.clone(),
+                stored: false,
+            };
+            self.units.insert(unit, here);
+            if flight.is_ahead() {
+                if self.ahead.len() >= AHEAD_MOST {
+                    self.ahead.clear();
+                }
+                self.ahead.insert(unit);
+            }
         }
         owned
+    }
+
+    /// A reader has these units. False when nothing that was read ahead is left unread.
+    pub(crate) fn consumed(&mut self, units: Range<u64>) -> bool {
+        for unit in units {
+            self.ahead.remove(&unit);
+        }
+        !self.ahead.is_empty()
+    }
+
+    /// Whether an absent unit had been read ahead and was thrown out before anybody read it. Then what
+    /// is still being read ahead would only throw out more: it ends with the units under way.
+    pub(crate) fn was_lost(&mut self, unit: u64) -> bool {
+        if !self.ahead.remove(&unit) {
+            return false;
+        }
+        self.intent = None;
+        self.ahead.clear();
+        for unit in self.units.values() {
+            if let Unit::Coming(flight) = unit
+                && flight.is_ahead()
+            {
+                flight.cut(flight.position() + 1);
+            }
+        }
+        self.units.retain(|unit, state| match state {
+            Unit::Coming(flight) => flight.units().contains(unit),
+            Unit::Here { .. } => true,
+        });
+        true
     }
 
     /// The unit is on disk or in the pool now (or was declined by both).

@@ -48,6 +48,11 @@ impl WholeCheck {
         self.arrivals.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Whether any unit came from the server since the file was opened.
+    pub(super) fn has_arrivals(&self) -> bool {
+        self.arrivals.load(Ordering::Acquire) > 0
+    }
+
     /// Everything that has arrived was verified.
     pub(super) fn is_memory_verified(&self) -> bool {
         self.verified_at.load(Ordering::Acquire) == self.arrivals.load(Ordering::Acquire) + 1
@@ -127,17 +132,14 @@ async fn check(file: &Arc<RemoteFile>) -> Outcome {
             let Some(blob) = file.blob().cloned() else {
                 return Err(TransferError::CannotVerify);
             };
-            (on_disk(file, &blob).await?, None, None)
+            let macs = on_disk(file, &blob).await?;
+            (macs, None, file.whole.arrivals.load(Ordering::Acquire))
         };
         let verdict = verify_meta_mac(file.key(), file.size(), &macs);
         if verdict.is_acceptable() {
             tracing::debug!(node = %file.handle(), ?verdict, "content verified");
-            if let Some(arrivals) = arrivals {
-                file.whole.set_memory_verified(arrivals);
-                file.adopt_verdict();
-            } else if let Some(blob) = file.blob() {
-                blob.set_verified();
-            }
+            file.whole.set_memory_verified(arrivals);
+            file.adopt_verdict();
             return Ok(pieces);
         }
         if attempt == 0 {
@@ -150,9 +152,7 @@ async fn check(file: &Arc<RemoteFile>) -> Outcome {
     Err(TransferError::Corrupt)
 }
 
-async fn in_memory(
-    file: &Arc<RemoteFile>,
-) -> Result<(Vec<ChunkMac>, Pieces, Option<u64>), TransferError> {
+async fn in_memory(file: &Arc<RemoteFile>) -> Result<(Vec<ChunkMac>, Pieces, u64), TransferError> {
     let units = 0..file.size().div_ceil(UNIT);
     let pieces: Arc<[Bytes]> = file.collect(units).await?.into();
     let arrivals = file.whole.arrivals.load(Ordering::Acquire);
@@ -164,7 +164,7 @@ async fn in_memory(
             .for_each(|piece| whole.extend_from_slice(piece));
         this.cipher().decrypt_chunks(0, &mut whole)
     });
-    Ok((macs.await?, Some(pieces), Some(arrivals)))
+    Ok((macs.await?, Some(pieces), arrivals))
 }
 
 async fn on_disk(file: &Arc<RemoteFile>, blob: &Arc<Blob>) -> Result<Vec<ChunkMac>, TransferError> {

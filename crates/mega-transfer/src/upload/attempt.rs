@@ -105,7 +105,7 @@ pub(super) async fn run(job: &Job) -> Result<Uploaded, Setback> {
     });
     let token = send_all(&attempt, size).await?;
     let Some(mac) = attempt.gathered.meta_mac() else {
-        // The token came before the last piece: not ours to believe.
+        // Some piece was never made: the token is not for this content.
         return Err(Setback::Lost(StorageError::BadReply));
     };
     job.progress.finish();
@@ -154,12 +154,39 @@ async fn send_all(attempt: &Arc<Attempt>, size: u64) -> Result<UploadToken, Setb
         let len = done.range.end - done.range.start;
         attempt.job.progress.add(len);
         pace.learn(len, done.took);
-        if let Some(token) = done.token {
-            // The others are stored as well; their answers may be lost.
-            tasks.shutdown().await;
-            return Ok(token);
+        match done.token {
+            Some(token) if next >= size => return Ok(settle(tasks, token, limits.timeout).await),
+            // The server cannot have everything yet; what it means is not known.
+            Some(_) => tracing::debug!("token before the last piece was made: ignored"),
+            None => {}
         }
     }
+}
+
+/// The token is here, so the server has everything and other answers may never come. They get some
+/// time all the same: a connection that is not torn serves the next upload.
+async fn settle(
+    mut tasks: JoinSet<Result<Done, Setback>>,
+    token: UploadToken,
+    grace: Duration,
+) -> UploadToken {
+    let mut token = token;
+    let rest = async {
+        while let Some(done) = tasks.join_next().await {
+            match done {
+                // The latest is the one that came with the last piece.
+                Ok(Ok(Done {
+                    token: Some(newer), ..
+                })) => token = newer,
+                Ok(Ok(Done { token: None, .. })) => {}
+                Ok(Err(_)) | Err(_) => break,
+            }
+        }
+    };
+    // Out of time is as good as done.
+    let _ = tokio::time::timeout(grace, rest).await;
+    tasks.shutdown().await;
+    token
 }
 
 /// One piece from reading to acknowledgement.

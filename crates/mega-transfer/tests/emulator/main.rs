@@ -1,0 +1,16 @@
+//! The transfer pipelines against the emulator, which shares no code with them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    missing_docs
+)]
+
+mod faults;
+mod quota;
+mod read;
+mod support;
+mod upload;
+mod upload_faults;
+mod verify;
