@@ -276,3 +276,6 @@ fn index_without_doubles(connection: &Connection) -> Result<(), StoreError> {
     )?;
     schema::index_by_handle(connection, "node_next")
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,8 +65,12 @@ impl Shared {
     }
 
     fn evict_idle(self: &Arc<Self>, bytes: u64) -> Result<u64, StoreError> {
-        // Blobs that were just written must be found too.
-        self.flush()?;
+        // Blobs that were just written must be found too. A full disk has given its reserve back by
+        // the second attempt.
+        match self.flush() {
+            Err(StoreError::DiskFull) => self.flush()?,
+            other => other?,
+        }
         let (mut freed, mut skip) = (0, 0);
         while freed < bytes && skip < LOOK {
             let oldest = self.db.read(|db| table::oldest(db, skip, BATCH))?;

@@ -72,7 +72,11 @@ impl StagingDir {
 
     /// The disk is full: clean cache goes before the user's writes are refused. Whether any went.
     pub(crate) fn make_room(&self) -> bool {
-        self.cache.give_up(ROOM)
+        let made = self.cache.give_up(ROOM);
+        if made {
+            self.db.reserve.refill();
+        }
+        made
     }
 }
 

@@ -204,14 +204,19 @@ impl EncryptedFile {
     }
 
     fn write_all(&self, bytes: &[u8], at: u64) -> Result<(), StoreError> {
-        match self.file.write_all_at(bytes, at) {
-            Ok(()) => Ok(()),
-            Err(error) if is_disk_full(&error) && self.dir.make_room() => self
-                .file
-                .write_all_at(bytes, at)
-                .map_err(|source| self.failed(source)),
-            Err(source) => Err(self.failed(source)),
-        }
+        let outcome = match self.file.write_all_at(bytes, at) {
+            Err(error) if is_disk_full(&error) && self.dir.make_room() => {
+                self.file.write_all_at(bytes, at)
+            }
+            other => other,
+        };
+        outcome.map_err(|source| {
+            if is_disk_full(&source) {
+                // The database needs room to finish the queue, or nothing would ever be freed.
+                self.dir.db.reserve.release();
+            }
+            self.failed(source)
+        })
     }
 
     /// Makes bytes, length and directory entry durable.

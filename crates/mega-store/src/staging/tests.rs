@@ -201,7 +201,7 @@ fn damaged_files_are_errors_and_not_garbage() {
     let short = LayerRow {
         data: LayerData::Inline(vec![1]),
         floor: 0,
-        extents: vec![0..2],
+        extents: std::iter::once(0..2).collect(),
         sealed: true,
     };
     assert!(matches!(

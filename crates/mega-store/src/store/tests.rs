@@ -48,7 +48,7 @@ pub(crate) fn handle(number: u64) -> NodeHandle {
     NodeHandle::from_u48(number)
 }
 
-fn node(number: u64, parent: Option<u64>, kind: NodeKind) -> NodeRow {
+pub(crate) fn node(number: u64, parent: Option<u64>, kind: NodeKind) -> NodeRow {
     NodeRow {
         handle: handle(number),
         parent: parent.map(handle),
@@ -58,7 +58,7 @@ fn node(number: u64, parent: Option<u64>, kind: NodeKind) -> NodeRow {
         ts: 1_700_000_000 + number as i64,
         key: format!("owner:key{number}"),
         attrs: vec![number as u8; 32],
-        fa: (number % 2 == 0).then(|| "924:1*abc".to_owned()),
+        fa: number.is_multiple_of(2).then(|| "924:1*abc".to_owned()),
         arrival: 0,
         suffix: None,
     }

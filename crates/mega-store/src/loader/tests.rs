@@ -1,0 +1,183 @@
+//! First loads, reloads, interrupted ones, and what happens beside them.
+
+use mega_proto::NodeKind;
+
+use super::*;
+use crate::store::Store;
+use crate::store::tests::{handle, node, open};
+
+fn load(store: &Store, rows: &[(u64, u64)], sn: &str) {
+    let mut loader = store.begin_load().unwrap();
+    loader.node(node(2, None, NodeKind::Root)).unwrap();
+    for (number, parent) in rows {
+        loader
+            .node(node(*number, Some(*parent), NodeKind::File))
+            .unwrap();
+    }
+    loader.finish(&Seqno::from(sn)).unwrap();
+}
+
+/// Handle, arrival, suffix of the children of `parent`.
+fn children(store: &Store, parent: u64) -> Vec<(u64, u64, Option<u32>)> {
+    let rows = store.children(handle(parent)).unwrap();
+    rows.iter()
+        .map(|row| (row.handle.to_u48(), row.arrival, row.suffix))
+        .collect()
+}
+
+fn tables(store: &Store) -> Vec<String> {
+    let paths = store.paths().state_dir.join("state.db");
+    let db =
+        Connection::open_with_flags(paths, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let mut names = db
+        .prepare("SELECT name FROM sqlite_schema WHERE name LIKE 'node%' OR name LIKE 'share%'")
+        .unwrap();
+    let names = names.query_map([], |row| row.get(0)).unwrap();
+    let mut names: Vec<String> = names.map(Result::unwrap).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_first_load_orders_by_time_and_leaves_no_scaffolding() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut loader = store.begin_load().unwrap();
+    assert!(matches!(
+        store.begin_load(),
+        Err(StoreError::LoadInProgress)
+    ));
+    let mut late = node(10, Some(2), NodeKind::File);
+    late.ts += 1_000_000;
+    for row in [
+        late,
+        node(2, None, NodeKind::Root),
+        node(12, Some(2), NodeKind::Folder),
+        node(11, Some(2), NodeKind::File),
+    ] {
+        loader.node(row).unwrap();
+    }
+    loader
+        .share(ShareRow::new(
+            handle(12),
+            crate::rows::ShareKind::OwnKey,
+            "k",
+        ))
+        .unwrap();
+    assert!(store.roots().unwrap().is_none() && store.seqno().unwrap().is_none());
+    loader.finish(&Seqno::from("one")).unwrap();
+    assert_eq!(store.seqno().unwrap().unwrap().as_str(), "one");
+    assert_eq!(store.roots().unwrap().unwrap().cloud, handle(2));
+    assert_eq!(
+        children(&store, 2),
+        vec![(11, 0, None), (12, 0, None), (10, 0, None)]
+    );
+    assert_eq!(
+        store.node(handle(12)).unwrap().unwrap().kind,
+        NodeKind::Folder
+    );
+    assert_eq!(store.shares().unwrap().len(), 1);
+    let names = tables(&store);
+    assert!(
+        names.len() == 3 && names[0] == "node" && names[1].starts_with("node_handle_"),
+        "{names:?}"
+    );
+}
+
+#[test]
+fn a_reload_keeps_what_was_assigned() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    load(&store, &[(10, 2), (11, 2), (12, 2), (13, 2)], "one");
+    store
+        .write(|tx| {
+            tx.set_suffix(handle(11), Some(1))?;
+            tx.upsert_node(&node(20, Some(2), NodeKind::File))
+        })
+        .unwrap();
+    let arrived = store.node(handle(20)).unwrap().unwrap().arrival;
+    assert!(arrived > 0);
+    let mut loader = store.begin_load().unwrap();
+    for (number, parent) in [(11, 2), (20, 2), (12, 10), (10, 2), (13, 2), (30, 2)] {
+        loader
+            .node(node(number, Some(parent), NodeKind::File))
+            .unwrap();
+    }
+    loader.flush().unwrap();
+    // Meanwhile life goes on: the old truth is served, and numbers are assigned.
+    assert_eq!(children(&store, 2).len(), 5);
+    store
+        .write(|tx| tx.set_suffix(handle(13), Some(4)))
+        .unwrap();
+    loader.finish(&Seqno::from("two")).unwrap();
+    let now = children(&store, 2);
+    let new = store.node(handle(30)).unwrap().unwrap().arrival;
+    assert!(new > arrived);
+    assert_eq!(
+        now,
+        vec![
+            (10, 0, None),
+            (11, 0, Some(1)),
+            (13, 0, Some(4)),
+            (20, arrived, None),
+            (30, new, None)
+        ]
+    );
+    // Moved: it has arrived there now.
+    assert_eq!(children(&store, 10), vec![(12, new, None)]);
+    assert!(store.roots().unwrap().is_none());
+    assert_eq!(tables(&store).len(), 3);
+    // The counter goes on above.
+    store
+        .write(|tx| tx.upsert_node(&node(40, Some(2), NodeKind::File)))
+        .unwrap();
+    assert_eq!(store.node(handle(40)).unwrap().unwrap().arrival, new + 1);
+}
+
+#[test]
+fn an_interrupted_load_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = open(dir.path());
+        load(&store, &[(10, 2)], "one");
+        let mut loader = store.begin_load().unwrap();
+        loader.node(node(99, Some(2), NodeKind::File)).unwrap();
+        loader.flush().unwrap();
+        drop(loader);
+        assert_eq!(children(&store, 2), vec![(10, 0, None)]);
+        assert_eq!(store.seqno().unwrap().unwrap().as_str(), "one");
+    }
+    let store = open(dir.path());
+    assert!(store.node(handle(99)).unwrap().is_none());
+    load(&store, &[(10, 2), (11, 2)], "two");
+    assert_eq!(children(&store, 2).len(), 2);
+    assert!(store.node(handle(99)).unwrap().is_none());
+    assert_eq!(tables(&store).len(), 3);
+}
+
+#[test]
+fn a_handle_below_two_parents_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let twice = [(10, 2), (11, 2), (50, 10), (50, 11), (60, 2), (60, 2)];
+    load(&store, &twice, "one");
+    let seen = |store: &Store| children(store, 10).len() + children(store, 11).len();
+    assert_eq!((seen(&store), children(&store, 2).len()), (1, 3));
+    load(&store, &twice, "two");
+    assert_eq!((seen(&store), children(&store, 2).len()), (1, 3));
+}
+
+#[test]
+fn many_rows_go_through_in_turns() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let rows: Vec<(u64, u64)> = (100..70_100)
+        .map(|number| (number, 2 + number % 50))
+        .collect();
+    load(&store, &rows, "one");
+    load(&store, &rows, "two");
+    let count: usize = (2..52).map(|parent| children(&store, parent).len()).sum();
+    assert_eq!(count, rows.len());
+    assert_eq!(store.node(handle(70_099)).unwrap().unwrap().arrival, 0);
+    assert_eq!(tables(&store).len(), 3);
+}
