@@ -1,6 +1,5 @@
 //! Bringing a mount up: local state first, the network only when there is no local state.
 
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
@@ -80,7 +79,7 @@ impl Vfs {
             config: Arc::clone(&config),
             roots,
             root,
-            dirs: LruCache::new(NonZeroUsize::MAX),
+            dirs: LruCache::unbounded(),
             loaded_entries: 0,
             changes,
             inodes: Inodes::new(root),

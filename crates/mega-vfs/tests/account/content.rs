@@ -1,0 +1,200 @@
+//! Bytes: what is written is read back, and is on the server afterwards.
+
+use std::ffi::OsStr;
+
+use mega_emulator::{Fixture, pattern};
+use mega_vfs::{OpenMode, SetAttr, Timestamp};
+
+use crate::support::{EMAIL, World, eager};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_all_sizes_arrive() {
+    let world = World::new().await;
+    for size in [
+        0, 1, 15, 16, 17, 65_535, 65_536, 131_072, 131_073, 400_000, 3_000_000,
+    ] {
+        let path = format!("f{size}");
+        let bytes = pattern(size, 0, size);
+        world.write(&path, &bytes).await;
+        assert!(
+            world.read(&path).await.unwrap() == bytes,
+            "{size} before the upload"
+        );
+    }
+    world.settled().await;
+    for size in [
+        0, 1, 15, 16, 17, 65_535, 65_536, 131_072, 131_073, 400_000, 3_000_000,
+    ] {
+        let bytes = pattern(size, 0, size);
+        assert!(
+            world.remote(&format!("/f{size}")) == bytes,
+            "{size} on the server"
+        );
+        assert!(
+            world.read(&format!("f{size}")).await.unwrap() == bytes,
+            "{size} after"
+        );
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn overwriting_makes_a_version_and_keeps_the_inode() {
+    let world = World::new().await;
+    world.write("a", b"first").await;
+    world.settled().await;
+    let ino = world.ino("a").await.unwrap();
+    world.write("a", b"second").await;
+    world.settled().await;
+    assert_eq!(world.ino("a").await.unwrap(), ino);
+    assert_eq!(world.remote("/a"), b"second");
+    assert_eq!(world.read("a").await.unwrap(), b"second");
+    let versions = world.emulator.tree(EMAIL).unwrap();
+    assert_eq!(
+        versions
+            .iter()
+            .filter(|node| node.version_of.is_some())
+            .count(),
+        1
+    );
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn appending_keeps_what_was_there() {
+    let world = World::with(eager(), |emulator| {
+        emulator
+            .populate(EMAIL, &[Fixture::pattern("/big", 700_000, 3)])
+            .unwrap();
+    })
+    .await;
+    let ino = world.ino("big").await.unwrap();
+    let mode = OpenMode {
+        write: true,
+        append: true,
+        ..OpenMode::default()
+    };
+    let fh = world.vfs.open(ino, mode).await.unwrap().fh;
+    world.vfs.write(ino, fh, 0, b"tail").await.unwrap();
+    world.vfs.flush(ino, fh).await.unwrap();
+    world.vfs.release(ino, fh).await.unwrap();
+    let mut expected = pattern(3, 0, 700_000);
+    expected.extend_from_slice(b"tail");
+    assert!(world.read("big").await.unwrap() == expected);
+    world.settled().await;
+    assert!(world.remote("/big") == expected);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn truncation_up_and_down_reads_zeros() {
+    let world = World::with(eager(), |emulator| {
+        emulator
+            .populate(EMAIL, &[Fixture::pattern("/t", 300_000, 4)])
+            .unwrap();
+    })
+    .await;
+    let ino = world.ino("t").await.unwrap();
+    for size in [100_000, 200_000] {
+        let wanted = SetAttr {
+            size: Some(size),
+            ..SetAttr::default()
+        };
+        assert_eq!(world.vfs.setattr(ino, wanted).await.unwrap().size, size);
+    }
+    let mut expected = pattern(4, 0, 100_000);
+    expected.resize(200_000, 0);
+    assert!(world.read("t").await.unwrap() == expected);
+    world.settled().await;
+    assert!(world.remote("/t") == expected);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_and_bits_are_kept_on_the_server() {
+    let world = World::new().await;
+    world.write("x", b"#!/bin/sh\n").await;
+    let ino = world.ino("x").await.unwrap();
+    let mtime = Timestamp {
+        secs: 1_000_000_000,
+        nanos: 123_456_789,
+    };
+    let wanted = SetAttr {
+        mtime: Some(mtime),
+        mode: Some(0o755),
+        ..SetAttr::default()
+    };
+    world.vfs.setattr(ino, wanted).await.unwrap();
+    world.settled().await;
+    let node = world.nodes().remove(0);
+    assert_eq!(node.mtime, Some(1_000_000_000));
+    let attr = world.vfs.getattr(ino).await.unwrap().attr;
+    assert_eq!(attr.mtime, mtime);
+    assert_eq!(attr.perm, 0o755);
+    let world = world.restart(eager()).await;
+    let ino = world.ino("x").await.unwrap();
+    let attr = world.vfs.getattr(ino).await.unwrap().attr;
+    assert_eq!((attr.mtime, attr.perm, attr.size), (mtime, 0o755, 10));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_file_outlives_its_name() {
+    let world = World::new().await;
+    world.write("gone", b"still here").await;
+    let ino = world.ino("gone").await.unwrap();
+    let mode = OpenMode {
+        read: true,
+        write: true,
+        ..OpenMode::default()
+    };
+    let fh = world.vfs.open(ino, mode).await.unwrap().fh;
+    world.unlink("gone").await.unwrap();
+    world.vfs.write(ino, fh, 5, b"!").await.unwrap();
+    assert_eq!(
+        &world.vfs.read(ino, fh, 0, 100).await.unwrap()[..],
+        b"still!here"
+    );
+    world.vfs.flush(ino, fh).await.unwrap();
+    world.vfs.release(ino, fh).await.unwrap();
+    world.settled().await;
+    assert_eq!(world.paths(), Vec::<String>::new());
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writing_while_uploading_ends_with_the_last_bytes() {
+    let world = World::new().await;
+    for round in 0..10_u8 {
+        world.write("busy", &vec![round; 200_000]).await;
+    }
+    world.settled().await;
+    assert!(world.remote("/busy") == vec![9; 200_000]);
+    assert_eq!(world.paths(), ["/busy"]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_and_attributes_survive() {
+    let world = World::new().await;
+    let entry = world
+        .vfs
+        .symlink(1, OsStr::new("link"), OsStr::new("../target"))
+        .await
+        .unwrap();
+    world
+        .vfs
+        .setxattr(entry.attr.ino, OsStr::new("user.k"), b"v", 0)
+        .await
+        .unwrap();
+    world.settled().await;
+    assert_eq!(world.remote("/link"), b"../target");
+    let world = world.restart(eager()).await;
+    let ino = world.ino("link").await.unwrap();
+    assert_eq!(world.vfs.readlink(ino).await.unwrap(), b"../target");
+    assert_eq!(
+        world.vfs.getxattr(ino, OsStr::new("user.k")).await.unwrap(),
+        b"v"
+    );
+    world.finish().await;
+}

@@ -1,0 +1,9 @@
+//! The file system over an emulated account, operation family by operation family.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+mod content;
+mod names;
+mod remote;
+mod restart;
+mod support;

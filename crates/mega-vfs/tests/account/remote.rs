@@ -1,0 +1,73 @@
+//! What another client does shows up, and local changes keep their bytes.
+
+use std::time::Duration;
+
+use mega_api::Api;
+use mega_emulator::Fixture;
+use mega_vfs::VfsConfig;
+
+use crate::support::{EMAIL, World, eager};
+
+fn slow() -> VfsConfig {
+    VfsConfig {
+        write_back: Duration::from_secs(60),
+        ..eager()
+    }
+}
+
+/// The other client moves `path` into the rubbish bin.
+async fn bin(world: &World, other: &Api, path: &str) {
+    let tree = world.emulator.tree(EMAIL).unwrap();
+    let node = tree.iter().find(|node| node.path == path).unwrap();
+    let roots = tree
+        .iter()
+        .find(|node| node.path.is_empty() || node.path == "/");
+    assert!(roots.is_some());
+    other.delete(node.handle.parse().unwrap()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_files_appear_and_removed_ones_go() {
+    let world = World::new().await;
+    assert_eq!(world.names("").await, Vec::<String>::new());
+    world
+        .emulator
+        .populate(EMAIL, &[Fixture::file("/d/new", "hello", 5)])
+        .unwrap();
+    world
+        .until("appears", async |world| world.names("").await == ["d"])
+        .await;
+    world
+        .until("inside", async |world| world.names("d").await == ["new"])
+        .await;
+    assert_eq!(world.read("d/new").await.unwrap(), b"hello");
+    let other = world.other().await;
+    bin(&world, &other, "/d/new").await;
+    world
+        .until("goes", async |world| world.names("d").await.is_empty())
+        .await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_of_a_file_deleted_elsewhere_is_kept() {
+    let world = World::with(slow(), |emulator| {
+        emulator
+            .populate(EMAIL, &[Fixture::file("/doc", "base", 1)])
+            .unwrap();
+    })
+    .await;
+    world.write("doc", b"mine").await;
+    let other = world.other().await;
+    bin(&world, &other, "/doc").await;
+    world
+        .until("regrounded", async |world| {
+            world.vfs.status().queued == 1 && world.emulator.tree(EMAIL).unwrap().len() < 5
+        })
+        .await;
+    assert_eq!(world.read("doc").await.unwrap(), b"mine");
+    let world = world.restart(eager()).await;
+    world.settled().await;
+    assert_eq!(world.remote("/doc"), b"mine");
+    world.finish().await;
+}

@@ -1,0 +1,55 @@
+//! What was acknowledged is there after the end of the process.
+
+use std::time::Duration;
+
+use mega_emulator::{FaultAction, FaultRule};
+use mega_vfs::{RenameMode, VfsConfig};
+
+use crate::support::{World, eager};
+
+fn slow() -> VfsConfig {
+    VfsConfig {
+        write_back: Duration::from_secs(60),
+        ..eager()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_queue_survives() {
+    let world = World::with(slow(), |_| {}).await;
+    world.mkdir("d").await;
+    world.write("d/small", b"inline").await;
+    world.write("d/large", &vec![7; 300_000]).await;
+    world.write("other", b"renamed later").await;
+    world
+        .rename("other", "d/renamed", RenameMode::Replace)
+        .await
+        .unwrap();
+    let world = world.restart(slow()).await;
+    assert_eq!(world.names("d").await, ["large", "renamed", "small"]);
+    assert_eq!(world.read("d/small").await.unwrap(), b"inline");
+    let world = world.restart(eager()).await;
+    world.settled().await;
+    assert_eq!(world.paths(), ["/d", "/d/large", "/d/renamed", "/d/small"]);
+    assert!(world.remote("/d/large") == vec![7; 300_000]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_reply_makes_no_second_node() {
+    let world = World::new().await;
+    world.write("warm", b"up").await;
+    world.settled().await;
+    for _ in 0..2 {
+        world
+            .emulator
+            .faults()
+            .add(FaultRule::once("p", FaultAction::Lost));
+    }
+    world.mkdir("folder").await;
+    world.write("file", b"once").await;
+    world.settled().await;
+    assert_eq!(world.paths(), ["/file", "/folder", "/warm"]);
+    assert_eq!(world.names("").await, ["file", "folder", "warm"]);
+    world.finish().await;
+}
