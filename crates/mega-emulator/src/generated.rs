@@ -122,7 +122,16 @@ impl Region {
         if tail < 16 { size + 16 } else { size }
     }
 
-    fn material(&self, index: u32, purpose: u8) -> Block {
+    /// The cipher everything follows from; made once for many nodes.
+    pub(crate) fn cipher(&self) -> aes::Aes128 {
+        let mut key = [0x6d; 16];
+        for (o, i) in key.iter_mut().zip(self.seed.to_be_bytes()) {
+            *o = i;
+        }
+        crypto::aes(&key)
+    }
+
+    fn material(&self, cipher: &aes::Aes128, index: u32, purpose: u8) -> Block {
         let mut b = [0; 16];
         for (o, i) in b.iter_mut().zip(
             index
@@ -133,20 +142,16 @@ impl Region {
         ) {
             *o = i;
         }
-        let mut key = [0x6d; 16];
-        for (o, i) in key.iter_mut().zip(self.seed.to_be_bytes()) {
-            *o = i;
-        }
-        crypto::encrypt_block(&crypto::aes(&key), &mut b);
+        crypto::encrypt_block(cipher, &mut b);
         b
     }
 
     /// The node's key.
-    pub(crate) fn key(&self, index: u32) -> NodeKey {
-        let key = self.material(index, 0);
+    pub(crate) fn key(&self, cipher: &aes::Aes128, index: u32) -> NodeKey {
+        let key = self.material(cipher, index, 0);
         match self.facts(index) {
             Some(Facts { kind: 0, size, .. }) => {
-                let file = GeneratedFile::new(self, index, key, size);
+                let file = GeneratedFile::new(self, cipher, index, key, size);
                 NodeKey::File {
                     key,
                     nonce: file.nonce,
@@ -158,12 +163,12 @@ impl Region {
     }
 
     /// The attribute text.
-    pub(crate) fn attributes(&self, index: u32) -> String {
+    pub(crate) fn attributes(&self, cipher: &aes::Aes128, index: u32) -> String {
         if index < self.folders {
             return format!("{{\"n\":\"folder {index:06}\"}}");
         }
         let mtime = self.ts - 86_400 - i64::from(index % 1_000_000);
-        let c = crypto::fingerprint(&self.material(index, 2), mtime);
+        let c = crypto::fingerprint(&self.material(cipher, index, 2), mtime);
         format!(
             "{{\"n\":\"file {index:07}.txt\",\"c\":\"{}\"}}",
             crate::codec::b64(&c)
@@ -172,7 +177,9 @@ impl Region {
 
     /// Content of file `index`.
     pub(crate) fn file(&self, index: u32) -> GeneratedFile {
-        GeneratedFile::new(self, index, self.material(index, 0), self.size(index))
+        let cipher = self.cipher();
+        let key = self.material(&cipher, index, 0);
+        GeneratedFile::new(self, &cipher, index, key, self.size(index))
     }
 }
 
@@ -194,8 +201,8 @@ pub(crate) struct GeneratedFile {
 }
 
 impl GeneratedFile {
-    fn new(region: &Region, index: u32, key: Block, size: u64) -> Self {
-        let m = region.material(index, 1);
+    fn new(region: &Region, cipher: &aes::Aes128, index: u32, key: Block, size: u64) -> Self {
+        let m = region.material(cipher, index, 1);
         let [a, b, c, d, e, f, g, h, rest @ ..] = m;
         Self {
             key,
@@ -206,7 +213,7 @@ impl GeneratedFile {
     }
 
     /// The MAC wanted for the chunk at `start`.
-    fn wanted(&self, start: u64) -> Block {
+    fn wanted(&self, cipher: &aes::Aes128, start: u64) -> Block {
         let mut b = [0; 16];
         for (o, i) in b
             .iter_mut()
@@ -214,7 +221,7 @@ impl GeneratedFile {
         {
             *o = i;
         }
-        crypto::encrypt_block(&crypto::aes(&self.key), &mut b);
+        crypto::encrypt_block(cipher, &mut b);
         b
     }
 
@@ -222,7 +229,7 @@ impl GeneratedFile {
         let cipher = crypto::aes(&self.key);
         crypto::meta_mac(
             &cipher,
-            crypto::chunks(self.size).map(|(start, _)| self.wanted(start)),
+            crypto::chunks(self.size).map(|(start, _)| self.wanted(&cipher, start)),
         )
     }
 
@@ -241,7 +248,7 @@ impl GeneratedFile {
         let cipher = crypto::aes(&self.key);
         let (head, tail) = data.split_at(at * 16);
         let before = crypto::chunk_mac(&cipher, &self.nonce, head);
-        let mut after = self.wanted(start);
+        let mut after = self.wanted(&cipher, start);
         let rest = tail.get(16..).unwrap_or_default();
         crypto::decrypt_block(&cipher, &mut after);
         if !rest.is_empty() {
@@ -304,7 +311,7 @@ mod tests {
     fn content_fits_its_key() {
         let r = region(4, 3_000_000);
         for index in r.folders..r.len() {
-            let NodeKey::File { key, nonce, mac } = r.key(index) else {
+            let NodeKey::File { key, nonce, mac } = r.key(&r.cipher(), index) else {
                 panic!("not a file")
             };
             let size = r.facts(index).unwrap().size;

@@ -606,7 +606,7 @@ impl State {
         }
         let region = self.regions.iter().find(|r| r.id == id)?;
         let mk = self.users.get(&region.user)?.mk;
-        generate(region, index, &crypto::aes(&mk)).map(Arc::new)
+        generate(region, &region.cipher(), index, &crypto::aes(&mk)).map(Arc::new)
     }
 
     /// Whether generated node `h` still is what its region says.
@@ -729,7 +729,8 @@ impl State {
     /// Notes a stored piece; returns the number of bytes stored so far. Only the piece goes to the
     /// journal: whole uploads would make it quadratic.
     pub(crate) fn add_piece(&mut self, id: ContentId, offset: u64, length: u64) -> u64 {
-        self.journal.put("piece", &format!("{id}/{offset}"), &length);
+        self.journal
+            .put("piece", &format!("{id}/{offset}"), &length);
         let Some(upload) = self.uploads.get_mut(&id) else {
             return 0;
         };
@@ -794,16 +795,21 @@ pub(crate) fn tag(group: u64) -> String {
 }
 
 /// A generated node in full, keys wrapped for its owner.
-pub(crate) fn generate(region: &Region, index: u32, mk: &aes::Aes128) -> Option<Node> {
+pub(crate) fn generate(
+    region: &Region,
+    seed: &aes::Aes128,
+    index: u32,
+    mk: &aes::Aes128,
+) -> Option<Node> {
     let facts = region.facts(index)?;
-    let key = region.key(index);
+    let key = region.key(seed, index);
     let mut wrapped = key.raw();
     for piece in wrapped.chunks_exact_mut(16) {
         let mut b = crypto::block_at(piece);
         crypto::encrypt_block(mk, &mut b);
         piece.copy_from_slice(&b);
     }
-    let a = crypto::seal_attributes(&key.aes_key(), &region.attributes(index));
+    let a = crypto::seal_attributes(&key.aes_key(), &region.attributes(seed, index));
     Some(Node {
         h: region.handle(index),
         p: Some(facts.parent),

@@ -167,10 +167,7 @@ fn wrong_nodes_are_violations() {
         "in a batch",
         "non-empty",
     ] {
-        assert!(
-            texts.contains(text),
-            "{text} missing in {texts}"
-        );
+        assert!(texts.contains(text), "{text} missing in {texts}");
     }
 }
 
