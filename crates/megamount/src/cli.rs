@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::env_vars as env;
 use crate::quantity::Switch;
 
-pub(crate) use options::{LogFormat, LogLevel, MountOptions, Settings};
+pub(crate) use options::{CacheMode, LogFormat, LogLevel, MountOptions, Settings, VerifyMode};
 
 /// Everything that can be typed.
 #[derive(Debug, Parser)]

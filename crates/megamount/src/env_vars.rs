@@ -36,7 +36,6 @@ option_variables!(
     DRAIN,
     FILE_PERMS,
     FOREGROUND,
-    FSYNC,
     GID,
     HARD_DELETE,
     LOG_FILE,
@@ -53,7 +52,6 @@ option_variables!(
     UMASK,
     UPLOADS,
     VERIFY,
-    VERSIONS,
     WRITE_BACK,
     WRITE_BACK_MAX,
 );

@@ -6,10 +6,11 @@
 //! fuser, clap or daemonize, and it decides nothing about what a file operation means.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
-#![expect(dead_code, reason = "the mount itself comes next")]
 
+mod adaptor;
 mod cli;
 mod config;
+mod demo;
 mod env_vars;
 mod exit;
 mod failure;
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
         }
     };
     match cli.into_command() {
-        Some(Command::Mount(command)) => exit::status(mount::run(command)),
+        Some(Command::Mount(command)) => exit::status(mount::run(&command)),
         None => exit::status(exit::USAGE),
     }
 }

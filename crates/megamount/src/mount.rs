@@ -2,25 +2,40 @@
 //!
 //! The order matters and is written down once, here: everything that can be checked is checked at
 //! the terminal; then the process forks, before any thread exists; then logging, the runtime, the
-//! store, the session, the file system, the kernel.
+//! store, the session, the file system, the kernel (`bring_up`); then it waits for the end of the
+//! mount and takes everything down in reverse.
 
+mod bring_up;
+mod login;
 mod plan;
+mod signals;
+mod translate;
 
-use mega_crypto::Secret;
+use std::time::Duration;
+
+use mega_vfs::{Left, Status, Vfs};
 
 use crate::cli::{LogLevel, MountCommand};
-use crate::config::{Account, RemoteKind};
 use crate::exit;
 use crate::failure::Failure;
-use crate::launch::{self, Answerer, Herald, Question, Side};
+use crate::launch::{self, Herald, Side};
 use crate::logging;
-use crate::password;
-use crate::terminal::{self, Echo};
+use crate::mountpoint;
+use crate::notify::{self, State};
+use bring_up::Mounted;
+use login::LoginHelp;
 use plan::Plan;
+use signals::Signals;
+
+/// How long the kernel may take to let go of a detached mount before the work goes on without it:
+/// programs that still have files open keep it.
+const LETTING_GO: Duration = Duration::from_secs(2);
+/// How long leftover background work may hold up the end of the process.
+const RUNTIME_END: Duration = Duration::from_secs(2);
 
 /// Runs the command; returns the exit code after everything has been said.
-pub(crate) fn run(command: MountCommand) -> u8 {
-    match start(&command) {
+pub(crate) fn run(command: &MountCommand) -> u8 {
+    match start(command) {
         Ok(code) => code,
         Err(failure) => {
             launch::complain(&failure.to_string());
@@ -34,7 +49,7 @@ fn start(command: &MountCommand) -> Result<u8, Failure> {
     let foreground = launch::stays_in_foreground(command.program.foreground());
     let plan = Plan::make(command)?;
     let log_file = match (&plan.settings.log_file, foreground) {
-        (Some(path), _) => Some(crate::paths::absolute(path)?),
+        (Some(path), _) => Some(path.clone()),
         (None, true) => None,
         (None, false) => Some(plan.paths.default_log.clone()),
     };
@@ -43,77 +58,130 @@ fn start(command: &MountCommand) -> Result<u8, Failure> {
         Some(path) => logging::open(path)?,
         None => logging::Target::Terminal,
     };
-    let quiet = !foreground && plan.settings.log_file.is_none();
-    let level = if quiet {
+    let is_quiet = !foreground && plan.settings.log_file.is_none();
+    let level = if is_quiet {
         LogLevel::Warn
     } else {
         LogLevel::Info
     };
     let level = plan.settings.log_level.unwrap_or(level);
 
-    let answerer = LoginHelp::of(&plan);
+    let help = LoginHelp::of(&plan);
     let herald = if foreground {
-        Herald::at_terminal(Box::new(answerer))
+        Herald::at_terminal(Box::new(help))
     } else {
-        let log = log_file.unwrap_or_default();
-        match launch::into_background(&answerer, &log)? {
+        match launch::into_background(&help, &log_file.unwrap_or_default())? {
             Side::Terminal(code) => return Ok(code),
             Side::Daemon(herald) => herald,
         }
     };
     logging::start(target, level, plan.settings.log_format);
-    Ok(serve(&plan, &herald))
-}
-
-/// The daemon's part.
-fn serve(_plan: &Plan, herald: &Herald) -> u8 {
-    let failure = Failure::Other("mounting is not built yet.".to_owned());
-    herald.failed(&failure);
-    exit::code(&failure)
-}
-
-/// Knows how to find a password and a code while somebody is at the terminal.
-struct LoginHelp {
-    remote: String,
-    account: Option<Account>,
-}
-
-impl LoginHelp {
-    fn of(plan: &Plan) -> Self {
-        let account = match &plan.remote.kind {
-            RemoteKind::Account(account) => Some(account.clone()),
-            RemoteKind::Demo => None,
-        };
-        Self {
-            remote: plan.remote.name.clone(),
-            account,
+    Ok(match serve(plan, &herald) {
+        Ok(code) => code,
+        Err(failure) => {
+            tracing::error!(error = %failure, "not mounted");
+            herald.failed(&failure);
+            exit::code(&failure)
         }
+    })
+}
+
+/// The daemon's part: the runtime around everything.
+fn serve(plan: Plan, herald: &Herald) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("megamount")
+        .build()
+        .map_err(|e| Failure::Other(format!("cannot start threads: {e}.")))?;
+    let result = runtime.block_on(Box::pin(mount_and_wait(plan, herald)));
+    runtime.shutdown_timeout(RUNTIME_END);
+    result
+}
+
+/// Mounts, waits for the end, unmounts.
+async fn mount_and_wait(plan: Plan, herald: &Herald) -> Result<u8, Failure> {
+    let mut signals = Signals::listen()?;
+    let plan = std::sync::Arc::new(plan);
+    let mut mounted = tokio::select! {
+        mounted = Box::pin(bring_up::bring_up(&plan, herald)) => mounted?,
+        () = signals.next() => return Err(Failure::Interrupted),
+        () = herald.abandoned() => return Err(Failure::Interrupted),
+    };
+    let place = plan.mountpoint.display();
+    tracing::info!(mountpoint = %place, remote = %plan.remote.name, "mounted");
+    notify::notify(State::Ready(&format!("Mounted at {place}")));
+    herald.mounted();
+
+    tokio::select! {
+        () = mounted.ended() => tracing::info!("unmounted from outside"),
+        () = signals.next() => {
+            tracing::info!("asked to end");
+            take_off(&plan, &mut mounted).await;
+        }
+    }
+    let left = drain(&plan, &mounted.vfs, &mut signals).await;
+    Ok(take_leave(&left, herald))
+}
+
+/// Takes our mount, and nothing else, off the tree.
+async fn take_off(plan: &Plan, mounted: &mut Mounted) {
+    let (path, device) = (plan.mountpoint.clone(), mounted.device);
+    let detached = tokio::task::spawn_blocking(move || mountpoint::detach(&path, device)).await;
+    match detached {
+        Ok(Ok(true)) => {
+            if tokio::time::timeout(LETTING_GO, mounted.ended())
+                .await
+                .is_err()
+            {
+                tracing::warn!("programs still have files open on the mount");
+            }
+        }
+        Ok(Ok(false)) => tracing::warn!("something else is mounted on top, the mount stays there"),
+        Ok(Err(error)) => tracing::error!(%error, "cannot unmount"),
+        Err(error) => tracing::error!(%error, "cannot unmount"),
     }
 }
 
-impl Answerer for LoginHelp {
-    fn answer(&self, question: Question) -> Result<Secret, Failure> {
-        let Some(account) = &self.account else {
-            return Err(Failure::Other("the demo needs no password.".to_owned()));
-        };
-        let (name, user) = (self.remote.clone(), account.user.clone());
-        match question {
-            Question::Password => match password::configured(&name, account)? {
-                Some(password) => Ok(password),
-                None => {
-                    let prompt = format!("Mega password of {user}: ");
-                    terminal::ask(&prompt, Echo::Off).ok_or(Failure::PasswordNeeded { name, user })
-                }
-            },
-            Question::Code => match password::code(&name, account)? {
-                Some(code) => Ok(Secret::new(code)),
-                None => {
-                    let prompt = format!("Two-factor code of {user}: ");
-                    let typed = terminal::ask(&prompt, Echo::On);
-                    let typed = typed.ok_or(Failure::CodeNeeded { name, user })?;
-                    Ok(Secret::new(password::digits(typed.expose())))
-                }
-            },
-        }
+/// Pushes what is queued, until it is done, `--drain` is over or a second signal arrives.
+async fn drain(plan: &Plan, vfs: &Vfs, signals: &mut Signals) -> Left {
+    let waiting = pending(&vfs.status());
+    let drain = plan.settings.drain.0;
+    if waiting == 0 {
+        notify::notify(State::Stopping("Unmounted"));
+    } else {
+        tracing::info!(
+            changes = waiting,
+            seconds = drain.as_secs(),
+            "uploading what is queued"
+        );
+        notify::notify(State::Stopping(&format!("Uploading {waiting} changes")));
     }
+    tokio::select! {
+        left = vfs.shutdown(drain) => return left,
+        () = signals.next() => tracing::info!("asked again, the rest waits for the next mount"),
+    }
+    vfs.shutdown(Duration::ZERO).await
+}
+
+/// Changes that are not on Mega yet.
+fn pending(status: &Status) -> usize {
+    status.queued + status.in_flight + status.parked.len()
+}
+
+/// The last word and the exit code.
+fn take_leave(left: &Left, herald: &Herald) -> u8 {
+    if left.changes == 0 {
+        tracing::info!("done");
+        return exit::DONE;
+    }
+    tracing::warn!(
+        changes = left.changes,
+        "not on Mega yet; kept for the next mount"
+    );
+    herald.note(&format!(
+        "unmounted with {} changes that are not on Mega yet. They are kept, and go on at the next \
+         mount.",
+        left.changes
+    ));
+    exit::WORK_LEFT
 }

@@ -116,6 +116,14 @@ pub(crate) fn device(path: &Path) -> io::Result<u64> {
     path.metadata().map(|metadata| metadata.dev())
 }
 
+/// Whether a FUSE mount of ours is at `path`. Never asks the file system itself, which may hang.
+pub(crate) fn is_mounted(path: &Path) -> bool {
+    let table = mountinfo::read().unwrap_or_default();
+    table
+        .iter()
+        .any(|entry| entry.mount_point == path && entry.is_fuse() && is_ours(entry))
+}
+
 /// Detaches the mount with device number `device` from `path`. False when it is not (or no longer)
 /// what is mounted there.
 pub(crate) fn detach(path: &Path, device: u64) -> io::Result<bool> {

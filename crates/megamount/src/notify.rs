@@ -14,8 +14,6 @@ pub(crate) enum State<'a> {
     Ready(&'a str),
     /// Shutting down; one line for `systemctl status`.
     Stopping(&'a str),
-    /// One line for `systemctl status`.
-    Status(&'a str),
 }
 
 /// Tells the service manager, if there is one. A manager that does not listen is not an error.
@@ -32,7 +30,6 @@ fn send(path: &Path, state: State<'_>) -> std::io::Result<()> {
     let message = match state {
         State::Ready(status) => format!("READY=1\nSTATUS={status}\nMAINPID={}", std::process::id()),
         State::Stopping(status) => format!("STOPPING=1\nSTATUS={status}"),
-        State::Status(status) => format!("STATUS={status}"),
     };
     // A leading @ stands for the zero byte of an abstract address.
     let address = match path.as_os_str().as_bytes().strip_prefix(b"@") {
@@ -86,6 +83,6 @@ mod tests {
 
     #[test]
     fn nobody_listening_is_an_error_here_only() {
-        assert!(send(Path::new("/nonexistent/notify"), State::Status("x")).is_err());
+        assert!(send(Path::new("/nonexistent/notify"), State::Stopping("x")).is_err());
     }
 }

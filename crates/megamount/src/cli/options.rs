@@ -125,10 +125,6 @@ layer! {
         #[arg(long, env = env::DRAIN, hide_env = true, help_heading = "Writing",
             value_name = "TIME")]
         drain: Span,
-        /// Where data is safe when fsync returns [default: disk]
-        #[arg(long, env = env::FSYNC, hide_env = true, help_heading = "Writing",
-            value_name = "WHERE")]
-        fsync: FsyncMode,
         /// How many files are uploaded at a time [default: 4]
         #[arg(long, env = env::UPLOADS, hide_env = true, help_heading = "Writing",
             value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -138,10 +134,6 @@ layer! {
             num_args = 0..=1, require_equals = true, default_missing_value = "true",
             value_name = "BOOL")]
         hard_delete: Switch,
-        /// What becomes of the old content of a file that is written anew [default: keep]
-        #[arg(long, env = env::VERSIONS, hide_env = true, help_heading = "Writing",
-            value_name = "MODE")]
-        versions: VersionsMode,
 
         /// Connections per file that is read or written [default: 6]
         #[arg(long, env = env::STREAMS, hide_env = true, help_heading = "Network",
@@ -197,28 +189,6 @@ pub(crate) enum CacheMode {
     Full,
     /// Keep nothing.
     Off,
-}
-
-/// What fsync waits for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum FsyncMode {
-    /// Stable storage of this machine.
-    #[default]
-    Disk,
-    /// Mega.
-    Cloud,
-}
-
-/// What becomes of replaced content.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum VersionsMode {
-    /// It becomes a version on Mega.
-    #[default]
-    Keep,
-    /// It goes to the rubbish bin.
-    Replace,
 }
 
 /// When whole files are checked against their meta-MAC.
@@ -313,10 +283,8 @@ pub(crate) struct Settings {
     pub(crate) write_back: Span,
     pub(crate) write_back_max: Span,
     pub(crate) drain: Span,
-    pub(crate) fsync: FsyncMode,
     pub(crate) uploads: u16,
     pub(crate) hard_delete: bool,
-    pub(crate) versions: VersionsMode,
     pub(crate) streams: u16,
     pub(crate) timeout: Span,
     pub(crate) transfer_tls: bool,
@@ -354,10 +322,8 @@ impl MountOptions {
             write_back: span(self.write_back, 5),
             write_back_max: span(self.write_back_max, 300),
             drain: span(self.drain, 30),
-            fsync: self.fsync.unwrap_or_default(),
             uploads: self.uploads.unwrap_or(4),
             hard_delete: yes(self.hard_delete),
-            versions: self.versions.unwrap_or_default(),
             streams: self.streams.unwrap_or(6),
             timeout: span(self.timeout, 60),
             transfer_tls: self.transfer_tls.is_none_or(|switch| switch.0),

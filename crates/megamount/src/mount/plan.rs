@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::cli::{MountCommand, Settings};
-use crate::config::{self, Remote, RemoteSpec};
+use crate::config::{self, Account, Remote, RemoteKind, RemoteSpec};
+use crate::demo;
 use crate::failure::Failure;
 use crate::mountpoint;
 use crate::paths::{self, RemotePaths};
@@ -31,7 +32,16 @@ impl Plan {
     pub(super) fn make(command: &MountCommand) -> Result<Self, Failure> {
         let spec: RemoteSpec = command.remote.parse()?;
         let remote = config::find(&spec.name, command.program.config.as_deref())?;
-        let settings = command.options.clone().or(remote.options.clone()).resolve();
+        let mut settings = command.options.clone().or(remote.options.clone()).resolve();
+        // The daemon works in `/`.
+        settings.ca_cert = settings
+            .ca_cert
+            .map(|path| paths::absolute(&path))
+            .transpose()?;
+        settings.log_file = settings
+            .log_file
+            .map(|path| paths::absolute(&path))
+            .transpose()?;
         let paths = paths::of_remote(&spec.name, &settings)?;
         let mountpoint = mountpoint::prepare(&command.mountpoint)?;
         check_outside(command, &settings, &paths, &mountpoint)?;
@@ -56,6 +66,19 @@ impl Plan {
             umask: own_umask(),
         })
     }
+
+    /// The account, none for the demo.
+    pub(super) fn account(&self) -> Option<&Account> {
+        match &self.remote.kind {
+            RemoteKind::Account(account) => Some(account),
+            RemoteKind::Demo => None,
+        }
+    }
+
+    /// The e-mail address.
+    pub(super) fn user(&self) -> &str {
+        self.account().map_or(demo::USER, |account| &account.user)
+    }
 }
 
 /// Nothing we read or write may lie inside the mount.
@@ -71,7 +94,7 @@ fn check_outside(
     outside("state directory", &paths.state_dir, "--state-dir")?;
     outside("cache directory", &paths.cache_dir, "--cache-dir")?;
     if let Some(path) = &settings.log_file {
-        outside("log file", &paths::absolute(path)?, "--log-file")?;
+        outside("log file", path, "--log-file")?;
     }
     outside(
         "configuration",
@@ -79,7 +102,7 @@ fn check_outside(
         "--config",
     )?;
     if let Some(path) = &settings.ca_cert {
-        outside("certificate", &paths::absolute(path)?, "--ca-cert")?;
+        outside("certificate", path, "--ca-cert")?;
     }
     Ok(())
 }

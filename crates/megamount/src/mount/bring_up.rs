@@ -1,0 +1,291 @@
+//! From a plan to a mount that answers.
+
+use std::mem::ManuallyDrop;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{BackgroundSession, MountOption, Session, SessionACL};
+use mega_api::{Api, ApiConfig};
+use mega_emulator::Emulator;
+use mega_store::{LockHolder, StatePaths, Store, StoreError, StoreOptions};
+use mega_transfer::{MemoryBudget, TransferLimits, Verify};
+use mega_vfs::{Vfs, VfsConfig};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use url::Url;
+
+use super::plan::Plan;
+use super::{login, translate};
+use crate::adaptor::{Adaptor, Notices};
+use crate::cli::{CacheMode, VerifyMode};
+use crate::config::RemoteKind;
+use crate::demo;
+use crate::failure::Failure;
+use crate::launch::Herald;
+use crate::mountpoint;
+
+/// Two loops of fuser: limits.md section 4, point 1.
+const KERNEL_LOOPS: usize = 2;
+/// The layers below have deadlines of `--timeout` of their own, with better errors; an operation
+/// that misses them all ends this much later.
+const LAST_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a new mount may take to answer: it needs nothing but this process.
+const FIRST_ANSWER: Duration = Duration::from_secs(20);
+/// How often an earlier daemon that is still uploading is looked after.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// Our part of the packets that our own commands cause, one per state directory.
+const CLIENT_ID: &str = "program.client_id";
+/// Memory of one directory entry, roughly: names, attributes, keys.
+const ENTRY_BYTES: u64 = 400;
+
+/// A mount that answers.
+pub(super) struct Mounted {
+    /// The file system.
+    pub(super) vfs: Arc<Vfs>,
+    /// The device number it is known by.
+    pub(super) device: u64,
+    ended: watch::Receiver<bool>,
+    /// Never dropped: fuser would unmount whatever is at the path by then, were it ours or not.
+    _session: ManuallyDrop<BackgroundSession>,
+    /// The server of `demo:`, which ends last.
+    _demo: Option<Emulator>,
+}
+
+impl Mounted {
+    /// Returns when the kernel has let go of the file system.
+    pub(super) async fn ended(&mut self) {
+        // An error means that the adaptor is gone, which is the same.
+        let _ = self.ended.wait_for(|ended| *ended).await;
+    }
+}
+
+/// Brings everything up, in order. Nothing is left mounted after an error.
+pub(super) async fn bring_up(plan: &Arc<Plan>, herald: &Herald) -> Result<Mounted, Failure> {
+    let store = Arc::new(open_store(plan, herald).await?);
+    let demo = start_demo(plan)?;
+    let base_url = match (&demo, &plan.settings.api_url) {
+        (Some(demo), _) => Some(Url::parse(&demo.url()).map_err(|e| {
+            Failure::Other(format!("the demo server has an unusable address: {e}."))
+        })?),
+        (None, Some(url)) => Some(url.0.clone()),
+        (None, None) => None,
+    };
+    let api = open_api(plan, &store, base_url)?;
+    let shown = api.config().base_url.origin().ascii_serialization();
+    let pinned = if demo.is_some() {
+        demo::ORIGIN
+    } else {
+        shown.as_str()
+    };
+    login::open(plan, herald, &store, &api, pinned).await?;
+    login::allow_relogin(plan, &store, &api);
+
+    let started = Vfs::start(Arc::clone(&store), api, vfs_config(plan), limits(plan));
+    let vfs = Box::pin(started)
+        .await
+        .map_err(|e| translate::start(plan, &shown, &e))?;
+    match attach(plan, &vfs).await {
+        Ok((session, ended, device)) => Ok(Mounted {
+            vfs,
+            device,
+            ended,
+            _session: ManuallyDrop::new(session),
+            _demo: demo,
+        }),
+        Err(failure) => {
+            vfs.shutdown(Duration::ZERO).await;
+            Err(failure)
+        }
+    }
+}
+
+/// Opens the state. An earlier daemon that has been unmounted and is still uploading is waited for.
+async fn open_store(plan: &Plan, herald: &Herald) -> Result<Store, Failure> {
+    let state = StatePaths {
+        state_dir: plan.paths.state_dir.clone(),
+        cache_dir: plan.paths.cache_dir.clone(),
+    };
+    let holder = LockHolder {
+        pid: std::process::id(),
+        mountpoint: plan.mountpoint.clone(),
+    };
+    let settings = &plan.settings;
+    let patience = tokio::time::Instant::now() + settings.drain.0 + FIRST_ANSWER;
+    let mut is_told = false;
+    loop {
+        let options = StoreOptions {
+            cache_size: settings.cache_size.0,
+            cache_min_free: mega_store::Percent(settings.cache_min_free.0),
+            cache_on: settings.cache == CacheMode::Full,
+        };
+        match Store::open(&state, &holder, options) {
+            Ok(store) => return Ok(store),
+            Err(StoreError::Locked { holder })
+                if !mountpoint::is_mounted(&holder.mountpoint)
+                    && tokio::time::Instant::now() < patience =>
+            {
+                if !is_told {
+                    is_told = true;
+                    herald.note("waiting for the previous mount to finish uploading.");
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            Err(error) => return Err(translate::store(plan, &error)),
+        }
+    }
+}
+
+fn start_demo(plan: &Plan) -> Result<Option<Emulator>, Failure> {
+    if plan.remote.kind != RemoteKind::Demo {
+        return Ok(None);
+    }
+    let directory = plan.paths.state_dir.join("server");
+    demo::start(&directory).map(Some).map_err(|e| {
+        let cause = std::error::Error::source(&e)
+            .map(|s| format!(": {s}"))
+            .unwrap_or_default();
+        Failure::State {
+            path: directory,
+            reason: format!("{e}{cause}"),
+        }
+    })
+}
+
+fn open_api(plan: &Plan, store: &Store, base_url: Option<Url>) -> Result<Api, Failure> {
+    let settings = &plan.settings;
+    let defaults = ApiConfig::default();
+    let config = ApiConfig {
+        base_url: base_url.unwrap_or_else(|| defaults.base_url.clone()),
+        ca_cert: settings.ca_cert.clone(),
+        proxy: settings.proxy.clone(),
+        timeout: settings.timeout.0,
+        transfer_tls: settings.transfer_tls,
+        client_id: client_id(store).map_err(|e| translate::store(plan, &e))?,
+        ..defaults
+    };
+    let origin = config.base_url.origin().ascii_serialization();
+    Api::new(config).map_err(|e| translate::api(plan, &origin, &e))
+}
+
+/// Our client id: made once, so that packets of earlier runs are still known as ours.
+fn client_id(store: &Store) -> Result<String, StoreError> {
+    if let Some(id) = store.meta(CLIENT_ID)? {
+        return Ok(id);
+    }
+    let mut bytes = [0u8; 10];
+    getrandom::fill(&mut bytes)?;
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef";
+    let id: String = bytes
+        .iter()
+        .filter_map(|byte| alphabet.get(usize::from(*byte) % alphabet.len()))
+        .map(|letter| char::from(*letter))
+        .collect();
+    store.write(|tx| tx.meta_set(CLIENT_ID, &id))?;
+    Ok(id)
+}
+
+fn vfs_config(plan: &Plan) -> VfsConfig {
+    let settings = &plan.settings;
+    let umask = settings.umask.unwrap_or(plan.umask).0;
+    VfsConfig {
+        read_only: settings.read_only,
+        uid: settings
+            .uid
+            .unwrap_or_else(|| rustix::process::getuid().as_raw()),
+        gid: settings
+            .gid
+            .unwrap_or_else(|| rustix::process::getgid().as_raw()),
+        file_perm: settings.file_perms.0 & !umask,
+        dir_perm: settings.dir_perms.0 & !umask,
+        hard_delete: settings.hard_delete,
+        write_back: settings.write_back.0,
+        write_back_max: settings.write_back_max.0.max(settings.write_back.0),
+        attr_ttl: settings.attr_timeout.0,
+        uploads: usize::from(settings.uploads),
+        timeout: settings.timeout.0,
+        sub_path: plan.sub_path.clone(),
+        entry_budget: usize::try_from(settings.memory.0 / 4 / ENTRY_BYTES).unwrap_or(usize::MAX),
+    }
+}
+
+/// Three quarters of the memory are for transfers, the rest is for directories.
+fn limits(plan: &Plan) -> TransferLimits {
+    let settings = &plan.settings;
+    TransferLimits {
+        streams: usize::from(settings.streams),
+        memory: MemoryBudget::new(settings.memory.0 / 4 * 3),
+        timeout: settings.timeout.0,
+        verify: match settings.verify {
+            VerifyMode::Background => Verify::Background,
+            VerifyMode::BeforeRead => Verify::BeforeRead,
+            VerifyMode::Off => Verify::Off,
+        },
+        ..TransferLimits::default()
+    }
+}
+
+/// Mounts `vfs` and waits until it answers.
+async fn attach(
+    plan: &Plan,
+    vfs: &Arc<Vfs>,
+) -> Result<(BackgroundSession, watch::Receiver<bool>, u64), Failure> {
+    let deadline = plan.settings.timeout.0 + LAST_DEADLINE;
+    let (adaptor, ended) = Adaptor::new(Arc::clone(vfs), Handle::current(), deadline);
+    let (path, config) = (plan.mountpoint.clone(), fuse_config(plan));
+    let before = mountpoint::device(&path).map_err(|e| translate::mount(plan, &e))?;
+    let mounting = tokio::task::spawn_blocking(move || {
+        Session::new(adaptor, path, &config).and_then(Session::spawn)
+    });
+    let session = mounting.await.map_err(std::io::Error::other).flatten();
+    let session = session.map_err(|e| translate::mount(plan, &e))?;
+    vfs.set_notifier(Arc::new(Notices::new(session.notifier())));
+    // From here on an error must not drop the session, which would unmount by path.
+    let session = ManuallyDrop::new(session);
+    match tokio::time::timeout(FIRST_ANSWER, first_answer(&plan.mountpoint, before)).await {
+        Ok(Ok(device)) => Ok((ManuallyDrop::into_inner(session), ended, device)),
+        Ok(Err(error)) => Err(translate::mount(plan, &error)),
+        Err(_) => {
+            let error = std::io::Error::other("the mount does not answer");
+            Err(translate::mount(plan, &error))
+        }
+    }
+}
+
+/// Asks for the root of the new mount; gives its device number.
+async fn first_answer(path: &Path, before: u64) -> std::io::Result<u64> {
+    let path = PathBuf::from(path);
+    let asked = tokio::task::spawn_blocking(move || path.metadata()).await;
+    let metadata = asked.map_err(std::io::Error::other)??;
+    if metadata.dev() == before || metadata.ino() != 1 {
+        return Err(std::io::Error::other("something else is mounted there now"));
+    }
+    Ok(metadata.dev())
+}
+
+fn fuse_config(plan: &Plan) -> fuser::Config {
+    let settings = &plan.settings;
+    let mut config = fuser::Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(mountpoint::source_name(&plan.remote.name)),
+        // Not MountOption::Subtype, which a direct mount by root would leave out.
+        MountOption::CUSTOM(format!("subtype={}", mountpoint::SUBTYPE)),
+        MountOption::DefaultPermissions,
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        if settings.read_only {
+            MountOption::RO
+        } else {
+            MountOption::RW
+        },
+    ];
+    config.acl = match (settings.allow_other, settings.allow_root) {
+        (true, _) => SessionACL::All,
+        (false, true) => SessionACL::RootAndOwner,
+        (false, false) => SessionACL::Owner,
+    };
+    config.n_threads = Some(KERNEL_LOOPS);
+    config.clone_fd = true;
+    config
+}

@@ -1,0 +1,266 @@
+//! The session: resumed, taken over or by a login; one login per device.
+//!
+//! A login is made only when no session is saved. While somebody waits at the terminal, passwords
+//! and codes are asked there through the [`Herald`]; afterwards, when a session dies, only what is
+//! configured can answer.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mega_api::{Api, ApiError, Credentials, Session};
+use mega_crypto::{MasterKey, Secret, normalise_email, session_user};
+use mega_proto::{SessionId, b64};
+use mega_store::{SavedSession, Store};
+
+use super::plan::Plan;
+use super::translate;
+use crate::config::{Account, ForeignSession, PasswordSource, RemoteKind};
+use crate::demo;
+use crate::failure::Failure;
+use crate::launch::{Answerer, Herald, Question};
+use crate::password;
+use crate::terminal::{self, Echo};
+
+/// How often a password that was typed may be typed again.
+const TYPING_ATTEMPTS: u32 = 3;
+
+/// Opens the account: a session is installed in `api`, the store pinned and unlocked, and the
+/// session saved. `origin` is what the state is pinned to.
+pub(super) async fn open(
+    plan: &Arc<Plan>,
+    herald: &Herald,
+    store: &Arc<Store>,
+    api: &Api,
+    origin: &str,
+) -> Result<(), Failure> {
+    let lost = |e: &mega_store::StoreError| translate::store(plan, e);
+    if let Some(saved) = store.session().map_err(|e| lost(&e))? {
+        check_owner(plan, &saved)?;
+        let session = resumed(&saved);
+        if let Some(session) = session {
+            tracing::info!("resuming the saved session");
+            store.pin(&saved.user, origin).map_err(|e| lost(&e))?;
+            store.unlock(&session.master_key).map_err(|e| lost(&e))?;
+            api.install(session);
+            return Ok(());
+        }
+        tracing::warn!("the saved session cannot be read");
+    }
+    let foreign = plan
+        .account()
+        .and_then(|account| account.session.as_ref())
+        .and_then(taken_over);
+    let session = match foreign {
+        Some(session) => {
+            tracing::info!("taking over the session of rclone");
+            api.install(session.clone());
+            session
+        }
+        None => log_in(plan, herald, api, origin).await?,
+    };
+    store
+        .pin(&session.user.to_string(), origin)
+        .map_err(|e| lost(&e))?;
+    store.unlock(&session.master_key).map_err(|e| lost(&e))?;
+    store
+        .save_session(&to_save(plan, &session))
+        .map_err(|e| lost(&e))
+}
+
+/// Lets the API log in again, once and silently, when the session dies.
+pub(super) fn allow_relogin(plan: &Arc<Plan>, store: &Arc<Store>, api: &Api) {
+    let (asked, told, store) = (Arc::clone(plan), Arc::clone(plan), Arc::clone(store));
+    let credentials = move || match unattended(&asked) {
+        Ok(credentials) => credentials,
+        Err(failure) => {
+            tracing::error!(error = %failure, "cannot log in again");
+            None
+        }
+    };
+    let save = move |session: &Session| {
+        if let Err(error) = store.save_session(&to_save(&told, session)) {
+            tracing::error!(%error, "the new session is not saved");
+        }
+    };
+    api.set_relogin(Arc::new(credentials), Arc::new(save));
+}
+
+/// A saved session of another account than the configured one is no session of ours.
+fn check_owner(plan: &Plan, saved: &SavedSession) -> Result<(), Failure> {
+    let (saved, wanted) = (normalise_email(&saved.email), normalise_email(plan.user()));
+    if saved.is_empty() || saved == wanted {
+        return Ok(());
+    }
+    Err(Failure::StateMismatch {
+        path: plan.paths.state_dir.clone(),
+        reason: format!("the account {saved}, and this remote is {wanted}"),
+    })
+}
+
+fn resumed(saved: &SavedSession) -> Option<Session> {
+    Some(Session {
+        sid: SessionId::new(saved.sid.clone()),
+        master_key: MasterKey::from_bytes(saved.master_key),
+        user: saved.user.parse().ok()?,
+        rsa: None,
+    })
+}
+
+/// A session as rclone keeps it; none if it is not one.
+fn taken_over(foreign: &ForeignSession) -> Option<Session> {
+    let key = b64::decode(&foreign.master_key).ok()?;
+    Some(Session {
+        user: session_user(&foreign.session_id).ok()?.parse().ok()?,
+        sid: SessionId::new(foreign.session_id.clone()),
+        master_key: MasterKey::from_slice(&key).ok()?,
+        rsa: None,
+    })
+}
+
+fn to_save(plan: &Plan, session: &Session) -> SavedSession {
+    SavedSession {
+        sid: session.sid.as_str().to_owned(),
+        master_key: *session.master_key.as_bytes(),
+        user: session.user.to_string(),
+        email: plan.user().to_owned(),
+    }
+}
+
+/// Logs in with somebody at the terminal, if there is one.
+async fn log_in(plan: &Plan, herald: &Herald, api: &Api, origin: &str) -> Result<Session, Failure> {
+    let is_typed = plan
+        .account()
+        .is_some_and(|account| account.password == PasswordSource::Ask);
+    // Why there was no code; the API carries only its text.
+    let reason = Arc::new(Mutex::new(None));
+    for attempt in 1.. {
+        let (asking, herald_for_code) = (herald.clone(), herald.clone());
+        let asked = tokio::task::spawn_blocking(move || asking.ask(Question::Password)).await;
+        let password =
+            asked.map_err(|_| Failure::Other("asking for the password failed.".to_owned()))??;
+        let why = Arc::clone(&reason);
+        let totp = move || match herald_for_code.ask(Question::Code) {
+            Ok(code) => Ok(code.expose().to_owned()),
+            Err(failure) => {
+                let text = failure.to_string();
+                *why.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+                Err(text)
+            }
+        };
+        let credentials = Credentials {
+            email: plan.user().to_owned(),
+            password,
+            totp: Some(Arc::new(totp)),
+        };
+        let error = match Box::pin(api.login(&credentials)).await {
+            Ok(session) => return Ok(session),
+            Err(error) => error,
+        };
+        if matches!(error, ApiError::WrongPassword) && is_typed && attempt < TYPING_ATTEMPTS {
+            herald.note("the e-mail address or the password is wrong, please try again.");
+            continue;
+        }
+        let failure = reason.lock().unwrap_or_else(PoisonError::into_inner).take();
+        return Err(match (&error, failure) {
+            (ApiError::TwoFactorSource(_), Some(failure)) => failure,
+            _ => translate::api(plan, origin, &error),
+        });
+    }
+    Err(Failure::Interrupted)
+}
+
+/// Credentials without anybody to ask.
+fn unattended(plan: &Plan) -> Result<Option<Credentials>, Failure> {
+    let Some(account) = plan.account() else {
+        return Ok(Some(Credentials {
+            email: demo::USER.to_owned(),
+            password: Secret::new(demo::PASSWORD.to_owned()),
+            totp: None,
+        }));
+    };
+    let Some(password) = password::configured(&plan.remote.name, account)? else {
+        return Ok(None);
+    };
+    let (name, owner) = (plan.remote.name.clone(), account.clone());
+    let totp = move || match password::code(&name, &owner) {
+        Ok(Some(code)) => Ok(code),
+        Ok(None) => Err("no totp-command is configured".to_owned()),
+        Err(failure) => Err(failure.to_string()),
+    };
+    Ok(Some(Credentials {
+        email: account.user.clone(),
+        password,
+        totp: Some(Arc::new(totp)),
+    }))
+}
+
+/// Knows how to find a password and a code while somebody is at the terminal.
+pub(super) struct LoginHelp {
+    remote: String,
+    account: Option<Account>,
+}
+
+impl LoginHelp {
+    /// For the remote of `plan`.
+    pub(super) fn of(plan: &Plan) -> Self {
+        let account = match &plan.remote.kind {
+            RemoteKind::Account(account) => Some(account.clone()),
+            RemoteKind::Demo => None,
+        };
+        Self {
+            remote: plan.remote.name.clone(),
+            account,
+        }
+    }
+}
+
+impl Answerer for LoginHelp {
+    fn answer(&self, question: Question) -> Result<Secret, Failure> {
+        let Some(account) = &self.account else {
+            return Ok(Secret::new(demo::PASSWORD.to_owned()));
+        };
+        let (name, user) = (self.remote.clone(), account.user.clone());
+        match question {
+            Question::Password => match password::configured(&name, account)? {
+                Some(password) => Ok(password),
+                None => {
+                    let prompt = format!("Mega password of {user}: ");
+                    terminal::ask(&prompt, Echo::Off).ok_or(Failure::PasswordNeeded { name, user })
+                }
+            },
+            Question::Code => match password::code(&name, account)? {
+                Some(code) => Ok(Secret::new(code)),
+                None => {
+                    let prompt = format!("Two-factor code of {user}: ");
+                    let typed = terminal::ask(&prompt, Echo::On);
+                    let typed = typed.ok_or(Failure::CodeNeeded { name, user })?;
+                    Ok(Secret::new(password::digits(typed.expose())))
+                }
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_real_sessions_are_taken_over() {
+        let session = |session_id: &str, master_key: &str| {
+            taken_over(&ForeignSession {
+                session_id: session_id.to_owned(),
+                master_key: master_key.to_owned(),
+            })
+        };
+        assert!(session("short", "AAAAAAAAAAAAAAAAAAAAAA==").is_none());
+        // 16 bytes, the handle in the clear, 16 bytes: 58 characters.
+        let mut raw = vec![7; 16];
+        raw.extend_from_slice(b"ABCDEFGHIJA");
+        raw.extend_from_slice(&[9; 16]);
+        let sid = b64::encode(&raw);
+        assert_eq!(sid.len(), 58);
+        let taken = session(&sid, "AAECAwQFBgcICQoLDA0ODw==").unwrap();
+        assert_eq!(taken.user.to_string(), "ABCDEFGHIJA");
+        assert!(session(&sid, "AAEC").is_none());
+    }
+}

@@ -1,0 +1,143 @@
+//! Errors of the layers below in the user's words.
+
+use mega_api::{ApiError, ErrorClass};
+use mega_proto::ErrorCode;
+use mega_store::StoreError;
+use mega_vfs::StartError;
+
+use super::plan::Plan;
+use crate::failure::Failure;
+
+/// An API error during start-up. `origin` is the server that was asked.
+pub(super) fn api(plan: &Plan, origin: &str, error: &ApiError) -> Failure {
+    let (name, user) = (plan.remote.name.clone(), plan.user().to_owned());
+    match error {
+        ApiError::WrongPassword => Failure::WrongPassword { name, user },
+        ApiError::TwoFactorNeeded => Failure::CodeNeeded { name, user },
+        ApiError::TwoFactorWrong => Failure::CodeWrong { user },
+        ApiError::Unconfirmed => Failure::Unconfirmed { user },
+        ApiError::Blocked { .. } | ApiError::Refused(ErrorCode::Blocked) => {
+            Failure::Blocked { user }
+        }
+        ApiError::SessionDead | ApiError::NoSession => Failure::SessionDead { name, user },
+        ApiError::Config(text) => Failure::Usage(format!("{text}.")),
+        ApiError::TwoFactorSource(text) => Failure::Refused {
+            reason: text.clone(),
+        },
+        other => match other.class() {
+            ErrorClass::Network => {
+                // The origin and "cannot reach" stand in the message already.
+                let reason = match other {
+                    ApiError::Network(cause) => cause.to_string(),
+                    other => other.to_string(),
+                };
+                Failure::Network {
+                    origin: origin.to_owned(),
+                    reason,
+                }
+            }
+            ErrorClass::Usage
+            | ErrorClass::Credentials
+            | ErrorClass::Account
+            | ErrorClass::Session
+            | ErrorClass::Quota
+            | ErrorClass::Refused => Failure::Refused {
+                reason: other.to_string(),
+            },
+            ErrorClass::Fault => Failure::Other(format!("{other}.")),
+        },
+    }
+}
+
+/// A store error during start-up.
+pub(super) fn store(plan: &Plan, error: &StoreError) -> Failure {
+    let path = plan.paths.state_dir.clone();
+    match error {
+        StoreError::Locked { holder } => {
+            let place = holder.mountpoint.display();
+            let draining = !crate::mountpoint::is_mounted(&holder.mountpoint);
+            Failure::StateLocked {
+                remote: plan.remote.name.clone(),
+                holder: match (holder.pid, draining) {
+                    (0, _) => "by another process".to_owned(),
+                    (pid, false) => format!("mounted at {place} (process {pid})"),
+                    (pid, true) => format!("process {pid}, which had it mounted at {place}"),
+                },
+                draining,
+            }
+        }
+        StoreError::Pinned {
+            stored,
+            asked,
+            what,
+        } => {
+            let reason = format!("another {what} ({stored}, and this is {asked})");
+            Failure::StateMismatch { path, reason }
+        }
+        StoreError::WrongKey => {
+            let reason = "the account's former master key, which changes only when an account is \
+                          reset"
+                .to_owned();
+            Failure::StateMismatch { path, reason }
+        }
+        StoreError::UnknownFormat { .. } => {
+            let reason = format!("{error}; use the version of megamount that wrote it");
+            Failure::State { path, reason }
+        }
+        StoreError::DiskFull => {
+            let reason = "the disk is full; make room on it".to_owned();
+            Failure::State { path, reason }
+        }
+        StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            let reason = format!("{error}; it must belong to you (see --state-dir)");
+            Failure::State { path, reason }
+        }
+        other => Failure::State {
+            path,
+            reason: other.to_string(),
+        },
+    }
+}
+
+/// An error of the file system's start.
+pub(super) fn start(plan: &Plan, origin: &str, error: &StartError) -> Failure {
+    let remote = plan.remote.name.clone();
+    match error {
+        StartError::NotFound(_) => Failure::PathNotFound {
+            remote,
+            path: plan.sub_path.clone(),
+        },
+        StartError::NotADirectory(_) => Failure::NotAFolder {
+            remote,
+            path: plan.sub_path.clone(),
+        },
+        StartError::Api(error) => api(plan, origin, error),
+        StartError::Store(error) => store(plan, error),
+        StartError::NoRoot | StartError::Local(_) => Failure::State {
+            path: plan.paths.state_dir.clone(),
+            reason: error.to_string(),
+        },
+    }
+}
+
+/// An error of the mount itself, by fuser or from fusermount3's mouth.
+pub(super) fn mount(plan: &Plan, error: &std::io::Error) -> Failure {
+    let text = error.to_string();
+    let text = text.trim().trim_end_matches('.');
+    let reason = match text.strip_prefix("fusermount3: ").unwrap_or(text) {
+        "" => "fusermount3 failed without saying why",
+        text => text,
+    };
+    let hint = if reason.contains("no write access") || reason.contains("user has no") {
+        "; the mountpoint must be a directory that you own"
+    } else if reason.contains("Operation not permitted") || reason.contains("EPERM") {
+        "; fusermount3 must be setuid root ('ls -l $(which fusermount3)'), and containers need \
+         '--device /dev/fuse --cap-add SYS_ADMIN'"
+    } else {
+        ""
+    };
+    Failure::Mount {
+        path: plan.mountpoint.clone(),
+        reason: format!("{reason}{hint}"),
+    }
+}
