@@ -46,6 +46,8 @@ struct Track {
 pub(crate) struct Ahead {
     /// The bytes wanted soon.
     pub(crate) range: Range<u64>,
+    /// How many bytes that were at first.
+    pub(crate) window: u64,
     /// Cancelled when nobody wants them any more.
     pub(crate) cancel: CancellationToken,
 }
@@ -122,11 +124,11 @@ impl ReadCursor {
         if track.run < PROBE {
             return None;
         }
-        let until = track
-            .next
-            .saturating_add(track.run.saturating_mul(2).min(most));
+        let window = track.run.saturating_mul(2).min(most);
+        let range = track.next..track.next.saturating_add(window);
         Some(Ahead {
-            range: track.next..until,
+            range,
+            window,
             cancel: track.cancel.clone(),
         })
     }

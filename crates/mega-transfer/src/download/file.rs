@@ -224,10 +224,12 @@ impl RemoteFile {
         let deadline = Instant::now() + self.shared.limits.timeout;
         let wanted = Wanted::new(&self, units_of(&range));
         let mut watching = Vec::new();
+        let mut arrival = Arrival::First;
         let mut ahead = ahead;
         loop {
             let mut changed = self.changed.subscribe();
-            self.launch_demanded(&range, &mut watching)?;
+            self.launch_demanded(&range, &mut watching, arrival)?;
+            arrival = Arrival::Again;
             if let Some(ahead) = ahead.take() {
                 self.launch_ahead(ahead);
             }
@@ -261,9 +263,11 @@ impl RemoteFile {
         let range = units.start * UNIT..(units.end * UNIT).min(self.size);
         let _wanted = Wanted::new(self, units.clone());
         let mut watching = Vec::new();
+        let mut arrival = Arrival::First;
         loop {
             let mut changed = self.changed.subscribe();
-            self.launch_demanded(&range, &mut watching)?;
+            self.launch_demanded(&range, &mut watching, arrival)?;
+            arrival = Arrival::Again;
             let mut pieces =
                 Vec::with_capacity(usize::try_from(units.end - units.start).unwrap_or(0));
             for unit in units.clone() {
@@ -403,11 +407,13 @@ impl RemoteFile {
     }
 
     /// Read-ahead for work that reads the file from `offset` to its end.
-    pub(super) fn launch_onwards(self: &Arc<Self>, offset: u64) {
-        let range = offset..offset.saturating_add(self.window());
+    pub(super) fn launch_onwards(self: &Arc<Self>, offset: u64, cancel: &CancellationToken) {
+        let window = self.window();
+        let range = offset..offset.saturating_add(window);
         self.launch_ahead(Ahead {
             range,
-            cancel: CancellationToken::new(),
+            window,
+            cancel: cancel.clone(),
         });
     }
 
@@ -416,6 +422,7 @@ impl RemoteFile {
         self: &Arc<Self>,
         range: &Range<u64>,
         watching: &mut Vec<Arc<Flight>>,
+        arrival: Arrival,
     ) -> Result<(), TransferError> {
         let mut launched = Vec::new();
         let mut table = self.table();
@@ -432,7 +439,7 @@ impl RemoteFile {
             let free = match table.place(unit) {
                 Place::Absent => self.shared.pool.get(self.handle, unit).is_none(),
                 Place::Coming(flight) => {
-                    let stolen = table.steal(unit, &flight);
+                    let stolen = arrival == Arrival::First && table.steal(unit, &flight);
                     if !stolen && !watching.iter().any(|known| known.id == flight.id) {
                         watching.push(flight);
                     }
@@ -443,12 +450,7 @@ impl RemoteFile {
             if !free {
                 continue;
             }
-            if table.was_lost(unit) {
-                // Read ahead, thrown out, needed now: the window is larger than what holds it.
-                let used = self.window.load(Ordering::Relaxed).min(table.last_window);
-                self.window
-                    .store((used / 4).max(SMALLEST_WINDOW), Ordering::Relaxed);
-            }
+            self.note_loss(&mut table, unit);
             match &mut absent {
                 Some(run) if run.end == unit => run.end += 1,
                 _ => {
@@ -473,32 +475,29 @@ impl RemoteFile {
     }
 
     /// Launches read-ahead within the file's connections.
-    fn launch_ahead(self: &Arc<Self>, ahead: Ahead) {
+    fn launch_ahead(self: &Arc<Self>, mut ahead: Ahead) {
         if ahead.cancel.is_cancelled() || self.is_corrupt() || self.shared.quota.check().is_err() {
             return;
         }
-        if self.blob().is_some_and(|blob| blob.is_complete()) {
-            return;
-        }
         let range = ahead.range.start..ahead.range.end.min(self.size);
-        if range.is_empty() {
+        if range.is_empty() || self.blob().is_some_and(|blob| blob.is_complete()) {
             return;
         }
         let streams = self.shared.limits.connections();
         let (least, most) = RANGES;
-        let window = ahead.range.end - ahead.range.start;
-        let per_flight = ((window / 8).clamp(least, most)) / UNIT;
+        let per_flight = (ahead.window / 8).clamp(least, most) / UNIT;
+        let units = units_of(&range);
         let mut launched = Vec::new();
         let mut table = self.table();
-        let runs = if table.background < streams {
-            self.missing(&range)
-        } else {
-            Vec::new()
-        };
-        let last = units_of(&range).end;
+        let mut next = units.start;
+        let runs = self.missing(&range);
+        if runs.first().is_some_and(|run| run.start == next) && self.is_absent(&table, next) {
+            self.note_loss(&mut table, next);
+        }
         'runs: for run in runs {
             let mut unit = run.start;
             while unit < run.end {
+                next = unit;
                 if table.background >= streams {
                     break 'runs;
                 }
@@ -512,20 +511,33 @@ impl RemoteFile {
                 }
                 // A short piece at the far edge grows while the reader comes nearer; do not pay a
                 // round trip for it now. At the end of the file it will not grow.
-                let far = unit * UNIT > range.start + window / 4;
-                let grows = end == last && last * UNIT < self.size;
-                if !(far && grows && end - unit < per_flight) {
-                    let kind = FlightKind::Ahead(ahead.cancel.clone());
-                    launched.push(table.launch(unit..end, kind));
+                let far = unit * UNIT > range.start + ahead.window / 4;
+                let grows = end == units.end && end * UNIT < self.size;
+                if far && grows && end - unit < per_flight {
+                    break 'runs;
                 }
+                launched.push(table.launch(unit..end, FlightKind::Ahead(ahead.cancel.clone())));
                 unit = end;
+                next = end;
             }
         }
-        table.last_window = window;
+        table.last_window = ahead.window;
+        // When a flight lands the rest follows, never what was launched before: it may have been
+        // thrown out again, and nobody has come for it.
+        ahead.range.start = next * UNIT;
         table.intent = Some(ahead);
         drop(table);
         for flight in launched {
             self.shared.runtime.spawn(fly(Arc::clone(self), flight));
+        }
+    }
+
+    /// If this absent unit had been read ahead, the window is larger than what holds it.
+    fn note_loss(&self, table: &mut UnitTable, unit: u64) {
+        if table.was_lost(unit) {
+            let used = self.window.load(Ordering::Relaxed).min(table.last_window);
+            self.window
+                .store((used / 4).max(SMALLEST_WINDOW), Ordering::Relaxed);
         }
     }
 
@@ -552,32 +564,34 @@ impl RemoteFile {
             self.has_ahead.store(true, Ordering::Relaxed);
         }
         self.bump();
-        let mut kept = false;
-        if let Some(blob) = self.blob().cloned() {
-            let data = data.clone();
-            let write = self.shared.runtime.spawn_blocking(move || {
-                blob.write_unit(unit, &data)
-                    .map(|kept| (kept, blob.is_complete()))
-            });
-            match write.await {
-                Ok(Ok((taken, complete))) => {
-                    kept = taken;
-                    if complete {
-                        self.completed();
-                    }
-                }
-                Ok(Err(error)) => {
-                    tracing::debug!(node = %self.handle, unit, %error, "the cache declined a unit");
-                }
-                Err(_) => {}
-            }
+        let this = Arc::clone(self);
+        // What has arrived is stored even when the flight is cancelled meanwhile; awaiting it keeps the
+        // flight from receiving faster than the disk takes.
+        let stored = self.blocking(move || this.store_unit(unit, data)).await;
+        if stored.is_err() {
+            self.table().stored(unit);
         }
+    }
+
+    /// Writes a unit to disk, or keeps it in memory for a while if the cache declines.
+    fn store_unit(self: &Arc<Self>, unit: u64, data: Bytes) {
+        let kept = match self.blob().map(|blob| blob.write_unit(unit, &data)) {
+            Some(Ok(kept)) => kept,
+            Some(Err(error)) => {
+                tracing::debug!(node = %self.handle, unit, %error, "the cache declined a unit");
+                false
+            }
+            None => false,
+        };
         if !kept {
             self.shared.pool.put(self.handle, unit, data);
         }
         self.table().stored(unit);
         if self.is_strict() {
             self.bump();
+        }
+        if kept && self.blob().is_some_and(|blob| blob.is_complete()) {
+            self.completed();
         }
     }
 
@@ -691,6 +705,14 @@ impl RemoteFile {
     fn table(&self) -> MutexGuard<'_, UnitTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether somebody looks for missing units for the first time. Only then are units taken from flights
+/// that would bring them late; afterwards the late flights are one's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    First,
+    Again,
 }
 
 /// Work on a blocking thread.

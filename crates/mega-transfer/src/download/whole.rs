@@ -14,6 +14,7 @@ use mega_crypto::{ChunkMac, verify_meta_mac};
 use mega_store::{Blob, UNIT};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::file::{RemoteFile, store_error};
 use crate::error::TransferError;
@@ -170,10 +171,13 @@ async fn in_memory(file: &Arc<RemoteFile>) -> Result<(Vec<ChunkMac>, Pieces, u64
 async fn on_disk(file: &Arc<RemoteFile>, blob: &Arc<Blob>) -> Result<Vec<ChunkMac>, TransferError> {
     let mut macs = Vec::new();
     let mut offset = 0;
+    // Read-ahead of this check ends with it.
+    let cancel = CancellationToken::new();
+    let _ended = cancel.clone().drop_guard();
     while offset < file.size() {
         let piece = piece_at(offset, file.size(), STEP);
         offset = piece.end;
-        macs.append(&mut piece_macs(file, blob, piece).await?);
+        macs.append(&mut piece_macs(file, blob, piece, &cancel).await?);
         file.bump();
     }
     Ok(macs)
@@ -184,13 +188,14 @@ async fn piece_macs(
     file: &Arc<RemoteFile>,
     blob: &Arc<Blob>,
     piece: Range<u64>,
+    cancel: &CancellationToken,
 ) -> Result<Vec<ChunkMac>, TransferError> {
     // Chunk boundaries are unit boundaries.
     let units = piece.start / UNIT..piece.end.div_ceil(UNIT);
     for _ in 0..2 {
         if !blob.missing(piece.clone()).is_empty() {
             for first in units.clone().step_by(FETCH) {
-                file.launch_onwards(first * UNIT);
+                file.launch_onwards(first * UNIT, cancel);
                 let run = first..units.end.min(first + FETCH as u64);
                 drop(file.collect(run).await?);
             }
