@@ -1,14 +1,19 @@
-// What the interoperability test asks of megajs, one command per run:
-//   node megajs.mjs GATEWAY EMAIL PASSWORD COMMAND ARGUMENTS...
-// Prints one JSON value. The module is resolved from target/peers (NODE_PATH does not work for
+// What the interoperability test asks of megajs, several commands in one login:
+//   node megajs.mjs GATEWAY EMAIL PASSWORD COMMAND ARGUMENTS... [-- COMMAND ARGUMENTS...]...
+// Prints one JSON value per command and line. The module is resolved from target/peers (NODE_PATH does not work for
 // ES modules, so its path comes in MEGAJS).
 import { createReadStream, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 
 const { Storage, File } = await import(pathToFileURL(process.env.MEGAJS))
-const [gateway, email, password, command, ...args] = process.argv.slice(2)
+const [gateway, email, password, ...words] = process.argv.slice(2)
+const batch = [[]]
+for (const word of words) {
+  if (word === '--') batch.push([])
+  else batch.at(-1).push(word)
+}
 
-const login = () => new Storage({ email, password, gateway, userAgent: null, autologin: true, keepalive: command === 'watch' }).ready
+const login = () => new Storage({ email, password, gateway, userAgent: null, autologin: true, keepalive: batch[0][0] === 'watch' }).ready
 
 const find = (storage, path) => {
   let at = storage.root
@@ -70,21 +75,24 @@ const commands = {
   }
 }
 
+const fetchLink = async (link, local) => {
+  const file = File.fromURL(link)
+  file.api.gateway = gateway
+  await file.loadAttributes()
+  const data = await file.downloadBuffer()
+  writeFileSync(local, data)
+  return { name: file.name, size: data.length }
+}
+
 try {
-  let result
-  if (command === 'fetch-link') {
-    const file = File.fromURL(args[0])
-    file.api.gateway = gateway
-    await file.loadAttributes()
-    const data = await file.downloadBuffer()
-    writeFileSync(args[1], data)
-    result = { name: file.name, size: data.length }
-  } else {
-    const storage = await login()
-    result = await commands[command](storage, ...args)
-    await storage.close().catch(() => {})
+  let storage
+  for (const [command, ...args] of batch) {
+    let result
+    if (command === 'fetch-link') result = await fetchLink(...args)
+    else result = await commands[command](storage ??= await login(), ...args)
+    console.log(JSON.stringify(result))
   }
-  console.log(JSON.stringify(result))
+  await storage?.close().catch(() => {})
   process.exit(0)
 } catch (error) {
   console.error(error)

@@ -101,8 +101,10 @@ impl World {
         command
     }
 
+    /// Runs commands separated by `--` in one login; returns the last one's value.
     fn megajs(&self, args: &[&str]) -> Value {
-        serde_json::from_slice(&run(&mut self.megajs_command(args)).stdout).unwrap()
+        let output = stdout(&run(&mut self.megajs_command(args)));
+        serde_json::from_str(output.lines().last().unwrap()).unwrap()
     }
 
     fn megatools(&self, args: &[&str]) -> String {
@@ -284,22 +286,31 @@ fn rclone_works_with_both_kinds_of_account() {
 fn megajs_works() {
     let w = World::new();
     let email = ACCOUNTS[1].0;
-    w.megajs(&["mkdir", "/", "js"]);
+    let mut upload = vec!["mkdir".to_owned(), "/".to_owned(), "js".to_owned()];
+    let mut download = Vec::new();
+    let mut files = Vec::new();
     for (name, size) in SIZES {
         let local = w.file(&format!("src/{name}"), size);
-        let name = local.file_name().unwrap().to_str().unwrap();
-        w.megajs(&["upload", local.to_str().unwrap(), "/js", name]);
-        w.assert_content(email, &format!("/js/{name}"), &local);
-        let copy = w.path("copy");
-        w.megajs(&["download", &format!("/js/{name}"), copy.to_str().unwrap()]);
-        assert!(std::fs::read(&copy).unwrap() == std::fs::read(&local).unwrap());
+        let name = local.file_name().unwrap().to_str().unwrap().to_owned();
+        let (remote, copy) = (format!("/js/{name}"), w.path(&format!("copy of {name}")));
+        let words = ["--", "upload", local.to_str().unwrap(), "/js", &name];
+        upload.extend(words.map(str::to_owned));
+        let words = ["download", &remote, copy.to_str().unwrap(), "--"];
+        download.extend(words.map(str::to_owned));
+        files.push((local, remote, copy));
     }
-    assert_eq!(
-        w.megajs(&["list"]).as_array().unwrap().len(),
-        SIZES.len() + 1
-    );
-    w.megajs(&["rename", "/js/large", "huge"]);
-    w.megajs(&["move", "/js/huge", "/"]);
+    download.push("list".to_owned());
+    let words = |list: &[String]| w.megajs(&list.iter().map(String::as_str).collect::<Vec<_>>());
+    words(&upload);
+    for (local, remote, _) in &files {
+        w.assert_content(email, remote, local);
+    }
+    // A second login, so that it lists and reads what the server has.
+    assert_eq!(words(&download).as_array().unwrap().len(), SIZES.len() + 1);
+    for (local, _, copy) in &files {
+        assert!(std::fs::read(copy).unwrap() == std::fs::read(local).unwrap());
+    }
+    w.megajs(&["rename", "/js/large", "huge", "--", "move", "/js/huge", "/"]);
     w.assert_content(email, "/huge", &w.path("src/large"));
     let link = w.megajs(&["link", "/huge"]);
     let copy = w.path("linked");
