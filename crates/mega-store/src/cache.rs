@@ -30,7 +30,7 @@ mod unit_map;
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -44,6 +44,7 @@ pub(crate) use recovery::{after_crash, after_power_loss};
 use crate::db::{Db, lock};
 use crate::durable;
 use crate::error::StoreError;
+use crate::open_files::OpenFiles;
 use budget::Budget;
 use memory::MemoryUnits;
 
@@ -80,6 +81,10 @@ struct Shared {
     /// One blob is brought to memory at a time, so that there is never a second object for it.
     loading: Mutex<()>,
     next_epoch: AtomicU64,
+    open_files: OpenFiles<NodeHandle>,
+    open_pending: OpenFiles<u64>,
+    /// The store is gone; blobs that somebody still has keep nothing any more.
+    closed: AtomicBool,
 }
 
 /// Blobs in memory.
@@ -167,6 +172,9 @@ impl BlobCache {
             loading: Mutex::new(()),
             // Above every epoch of earlier runs, as long as the clock moves forward at all.
             next_epoch: AtomicU64::new(now_ms() << 20),
+            open_files: OpenFiles::new(),
+            open_pending: OpenFiles::new(),
+            closed: AtomicBool::new(false),
             db,
         };
         Ok(Self {
@@ -265,6 +273,7 @@ impl BlobCache {
                 tracing::warn!(%error, "the cache's last units were not recorded");
             }
         }
+        self.shared.closed.store(true, Ordering::Release);
         let mut table = lock(&self.shared.table);
         let (recent, unsettled) = (
             std::mem::replace(&mut table.recent, LruCache::new(NonZeroUsize::MIN)),
@@ -321,6 +330,7 @@ impl Shared {
 
     /// Removes a file of a blob.
     fn unlink(&self, handle: NodeHandle) -> Result<(), StoreError> {
+        self.open_files.take(&handle);
         durable::remove_if_there(&self.path(handle))
     }
 }

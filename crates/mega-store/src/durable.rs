@@ -22,6 +22,11 @@ pub(crate) fn private_dir(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Creates `path` and its parents, 0700; an existing directory is left as it is.
+pub(crate) fn make_private_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 /// How files here are opened: read and write, 0600.
 pub(crate) fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();

@@ -17,6 +17,7 @@ mod durable;
 mod error;
 mod loader;
 mod lock;
+mod open_files;
 mod poison;
 mod range_set;
 mod reserve;

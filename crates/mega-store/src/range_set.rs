@@ -244,6 +244,13 @@ mod tests {
         assert_eq!((set.total(), set.end(), set.len()), (14, 15, 2));
     }
 
+    /// The example of docs/STATE.md.
+    #[test]
+    fn the_documented_example() {
+        let set: RangeSet = [0..10, 4096..9000].into_iter().collect();
+        assert_eq!(set.encode(), [0, 0x0a, 0xf6, 0x1f, 0xa8, 0x26]);
+    }
+
     #[test]
     fn bad_bytes_are_refused() {
         assert!(RangeSet::decode(&[1]).is_none());

@@ -1,7 +1,8 @@
 //! One node's cached ciphertext.
 //!
 //! Locks: `disk` is held shared while bytes are read or written and exclusively while content is
-//! taken away, so a reader never sees a hole under a set bit. The bits themselves need no lock.
+//! taken away, so a reader never sees a hole under a set bit. The bits themselves need no lock. Files
+//! are opened when needed ([`OpenFiles`](crate::open_files::OpenFiles)).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -35,7 +36,7 @@ pub struct Blob {
     handle: NodeHandle,
     size: u64,
     units: UnitMap,
-    disk: RwLock<Option<File>>,
+    disk: RwLock<()>,
     macs: Mutex<BTreeMap<u32, [u8; 16]>>,
     verified: AtomicBool,
     pins: AtomicU32,
@@ -88,12 +89,13 @@ impl Blob {
             Some(_) => None,
             None => shared.db.read(|db| table::load(db, handle))?,
         };
-        let mut file = None;
         let row = match row {
             Some(row) => {
                 let before = row.bytes;
                 if let Some((row, opened)) = recovery::check(&shared.path(handle), row, size) {
-                    file = opened;
+                    if let Some(file) = opened {
+                        shared.open_files.put(handle, Arc::new(file));
+                    }
                     Some(row)
                 } else {
                     tracing::warn!(node = %handle, "cached file damaged, dropped");
@@ -117,7 +119,7 @@ impl Blob {
             handle,
             size,
             units: UnitMap::new(size.div_ceil(UNIT), &units),
-            disk: RwLock::new(file),
+            disk: RwLock::new(()),
             macs: Mutex::new(macs),
             verified: AtomicBool::new(verified),
             pins: AtomicU32::new(0),
@@ -178,11 +180,11 @@ impl Blob {
         missing
     }
 
-    fn disk(&self) -> RwLockReadGuard<'_, Option<File>> {
+    fn disk(&self) -> RwLockReadGuard<'_, ()> {
         self.disk.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn disk_alone(&self) -> RwLockWriteGuard<'_, Option<File>> {
+    fn disk_alone(&self) -> RwLockWriteGuard<'_, ()> {
         self.disk.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -208,15 +210,12 @@ impl Blob {
         if !self.units.contains_all(offset / UNIT..end.div_ceil(UNIT)) {
             return Ok(false);
         }
-        let Some(file) = guard.as_ref() else {
-            return Ok(false);
-        };
-        if let Err(error) = file.read_exact_at(buf, offset) {
+        let read = self
+            .existing()
+            .and_then(|file| file.read_exact_at(buf, offset));
+        if let Err(error) = read {
             drop(guard);
-            tracing::warn!(node = %self.handle, %error, "cached file unreadable, dropped");
-            if let Err(error) = self.drop_content() {
-                tracing::warn!(%error, "an unreadable cached file stays for now");
-            }
+            self.give_up_on_file(&error);
             return Ok(false);
         }
         drop(guard);
@@ -262,6 +261,9 @@ impl Blob {
     }
 
     fn keep_unsettled(&self) {
+        if self.shared.closed.load(Ordering::Acquire) {
+            return;
+        }
         if let Some(me) = self.me.upgrade() {
             lock(&self.shared.table).unsettled.insert(self.handle, me);
         }
@@ -294,12 +296,25 @@ impl Blob {
             if !self.register()? {
                 return Ok(false);
             }
-            self.open_file()?;
             let guard = self.disk();
-            let Some(file) = guard.as_ref() else { continue };
             if !self.registered.load(Ordering::Acquire) {
                 continue;
             }
+            let file = if self.units.is_empty() {
+                self.created()
+            } else {
+                self.existing()
+            };
+            let file = match file {
+                Ok(file) => file,
+                Err(error) if is_disk_full(&error) => return Ok(false),
+                Err(error) if !self.units.is_empty() => {
+                    drop(guard);
+                    self.give_up_on_file(&error);
+                    continue;
+                }
+                Err(source) => return Err(StoreError::io(&self.shared.path(self.handle), source)),
+            };
             if let Err(source) = file.write_all_at(ciphertext, index * UNIT) {
                 drop((guard, claim));
                 if is_disk_full(&source) {
@@ -322,6 +337,9 @@ impl Blob {
     /// Says in the database that the file may get more units than the row has. `false`: the database
     /// takes no writes now.
     pub(super) fn register(&self) -> Result<bool, StoreError> {
+        if self.shared.closed.load(Ordering::Acquire) {
+            return Ok(false);
+        }
         if self.registered.load(Ordering::Acquire) {
             return Ok(true);
         }
@@ -348,33 +366,45 @@ impl Blob {
         }
     }
 
-    fn open_file(&self) -> Result<(), StoreError> {
-        if self.disk().is_some() {
-            return Ok(());
-        }
-        let mut disk = self.disk_alone();
-        if disk.is_some() {
-            return Ok(());
-        }
+    /// The file under present units. Never made anew: a fresh file would be zeros under set bits.
+    fn existing(&self) -> io::Result<Arc<File>> {
+        self.shared.open_files.get(self.handle, || {
+            let file = durable::private_file().open(self.shared.path(self.handle))?;
+            if file.metadata()?.len() != self.size {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            Ok(file)
+        })
+    }
+
+    /// The file for the first units. Not truncated: several threads may come here at once, and what
+    /// a leftover holds counts for nothing.
+    fn created(&self) -> io::Result<Arc<File>> {
         let path = self.shared.path(self.handle);
-        // Nothing is present, so whatever stands there is a leftover.
         let make = || {
             let file = durable::private_file()
                 .create(true)
-                .truncate(true)
+                .truncate(false)
                 .open(&path)?;
             file.set_len(self.size)?;
             Ok(file)
         };
-        let made = make().or_else(|error: io::Error| {
-            if error.kind() != io::ErrorKind::NotFound {
-                return Err(error);
-            }
-            path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-            make()
-        });
-        *disk = Some(made.map_err(|source| StoreError::io(&path, source))?);
-        Ok(())
+        self.shared.open_files.get(self.handle, || {
+            make().or_else(|error: io::Error| {
+                if error.kind() != io::ErrorKind::NotFound {
+                    return Err(error);
+                }
+                path.parent().map_or(Ok(()), durable::make_private_dir)?;
+                make()
+            })
+        })
+    }
+
+    fn give_up_on_file(&self, error: &io::Error) {
+        tracing::warn!(node = %self.handle, %error, "cached file unusable, dropped");
+        if let Err(error) = self.drop_content() {
+            tracing::warn!(%error, "an unusable cached file stays for now");
+        }
     }
 
     fn row(&self, active: bool) -> BlobRow {
@@ -545,13 +575,12 @@ impl Blob {
 
     /// Second half: bits and file go. The disk space that came back.
     pub(super) fn finish_clear(&self) -> Result<u64, StoreError> {
-        let mut disk = self.disk_alone();
+        let _alone = self.disk_alone();
         let gone = self.units.snapshot();
         for unit in gone.iter().flatten() {
             self.units.clear(unit);
         }
         self.verified.store(false, Ordering::Release);
-        *disk = None;
         self.shared.unlink(self.handle)?;
         let bytes = self.bytes_of(&gone);
         self.shared.budget.give_back(bytes);
@@ -601,7 +630,9 @@ impl Blob {
             self.registered.store(true, Ordering::Release);
             Ok(())
         })?;
-        let disk = self.disk_alone();
+        let _alone = self.disk_alone();
+        let fail = |source| StoreError::io(&self.shared.path(self.handle), source);
+        let file = self.existing().map_err(fail)?;
         self.verified.store(false, Ordering::Release);
         let mut freed = 0;
         for run in gone.iter() {
@@ -610,10 +641,7 @@ impl Blob {
                 .filter(|unit| self.units.clear(*unit))
                 .map(|unit| on_disk(self.unit_length(unit)))
                 .sum();
-            if let Some(file) = disk.as_ref() {
-                recovery::punch(file, run.start * UNIT..run.end * UNIT)
-                    .map_err(|source| StoreError::io(&self.shared.path(self.handle), source))?;
-            }
+            recovery::punch(&file, run.start * UNIT..run.end * UNIT).map_err(fail)?;
             freed += cleared;
         }
         self.shared.budget.give_back(freed);
@@ -623,15 +651,15 @@ impl Blob {
     /// Takes over a file that holds these units, if the blob is empty. Whether it did.
     pub(super) fn take_over(
         &self,
-        file: File,
+        file: Arc<File>,
         from: &std::path::Path,
         units: &RangeSet,
     ) -> Result<bool, StoreError> {
         if self.shared.memory.is_some() || !self.register()? {
             return Ok(false);
         }
-        let mut disk = self.disk_alone();
-        if disk.is_some() || !self.units.is_empty() || !self.registered.load(Ordering::Acquire) {
+        let _alone = self.disk_alone();
+        if !self.units.is_empty() || !self.registered.load(Ordering::Acquire) {
             return Ok(false);
         }
         let path = self.shared.path(self.handle);
@@ -640,7 +668,7 @@ impl Blob {
             .map_or(Ok(()), std::fs::create_dir_all)
             .map_err(fail)?;
         std::fs::rename(from, &path).map_err(fail)?;
-        *disk = Some(file);
+        self.shared.open_files.put(self.handle, file);
         for unit in units.iter().flatten() {
             self.units.set(unit);
         }

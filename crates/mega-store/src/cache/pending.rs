@@ -21,11 +21,11 @@ use crate::range_set::RangeSet;
 pub struct PendingBlob {
     shared: Arc<Shared>,
     size: u64,
+    name: u64,
     path: PathBuf,
-    /// `None`: not kept (the cache is off, or there was no room).
-    file: Option<File>,
     written: Mutex<RangeSet>,
     claimed: AtomicU64,
+    /// Not kept: the cache is off, or there was no room.
     given_up: AtomicBool,
 }
 
@@ -33,11 +33,11 @@ impl PendingBlob {
     pub(super) fn begin(shared: Arc<Shared>, size: u64) -> Result<Self, StoreError> {
         let mut name = [0; 8];
         getrandom::fill(&mut name)?;
+        let name = u64::from_be_bytes(name);
         let dir = shared.dir.join(recovery::PENDING);
-        let path = dir.join(format!("{:016x}", u64::from_be_bytes(name)));
-        let file = if shared.memory.is_some() || size > shared.budget.limit() {
-            None
-        } else {
+        let path = dir.join(format!("{name:016x}"));
+        let mut is_kept = shared.memory.is_none() && size <= shared.budget.limit();
+        if is_kept {
             let make = || {
                 durable::private_dir(&dir)?;
                 let fail = |source| StoreError::io(&path, source);
@@ -46,23 +46,30 @@ impl PendingBlob {
                     .open(&path)
                     .map_err(fail)?;
                 file.set_len(size).map_err(fail)?;
-                Ok::<_, StoreError>(file)
+                shared.open_pending.put(name, Arc::new(file));
+                Ok::<_, StoreError>(())
             };
-            make()
+            is_kept = make()
                 .inspect_err(|error| tracing::warn!(%error, "upload is not cached"))
-                .ok()
-        };
-        let given_up = AtomicBool::new(file.is_none());
+                .is_ok();
+        }
+        let given_up = AtomicBool::new(!is_kept);
         let (written, claimed) = (Mutex::new(RangeSet::new()), AtomicU64::new(0));
         Ok(Self {
             shared,
             size,
+            name,
             path,
-            file,
             written,
             claimed,
             given_up,
         })
+    }
+
+    fn file(&self) -> std::io::Result<Arc<File>> {
+        self.shared
+            .open_pending
+            .get(self.name, || durable::private_file().open(&self.path))
     }
 
     /// Keeps bytes at `offset`, from any thread and in any order. `false`: they are not kept, and
@@ -75,17 +82,17 @@ impl PendingBlob {
         let fits = offset
             .checked_add(length)
             .is_some_and(|end| end <= self.size);
-        let Some(file) = self.file.as_ref().filter(|_| fits) else {
-            return Ok(false);
-        };
-        if self.given_up.load(Ordering::Acquire) {
+        if !fits || self.given_up.load(Ordering::Acquire) {
             return Ok(false);
         }
         let Some(claim) = self.shared.make_room_for(on_disk(length)) else {
             self.given_up.store(true, Ordering::Release);
             return Ok(false);
         };
-        if let Err(error) = file.write_all_at(ciphertext, offset) {
+        let written = self
+            .file()
+            .and_then(|file| file.write_all_at(ciphertext, offset));
+        if let Err(error) = written {
             if !is_disk_full(&error) {
                 tracing::warn!(%error, "upload is not cached");
             }
@@ -98,7 +105,7 @@ impl PendingBlob {
         Ok(true)
     }
 
-    pub(super) fn adopt(mut self, handle: NodeHandle) -> Result<Arc<Blob>, StoreError> {
+    pub(super) fn adopt(self, handle: NodeHandle) -> Result<Arc<Blob>, StoreError> {
         let blob = self.shared.open(handle, self.size)?;
         let written = lock(&self.written).clone();
         let is_present =
@@ -107,9 +114,12 @@ impl PendingBlob {
             .filter(is_present)
             .map(|unit| unit..unit + 1)
             .collect();
-        let Some(file) = self.file.take().filter(|_| !units.is_empty()) else {
+        if units.is_empty() {
             return Ok(blob);
-        };
+        }
+        let file = self
+            .file()
+            .map_err(|source| StoreError::io(&self.path, source))?;
         // What lies outside whole units does not count and must not take space.
         let gaps = units.gaps(0..self.size.div_ceil(UNIT));
         let cut = gaps
@@ -130,6 +140,7 @@ impl PendingBlob {
 
 impl Drop for PendingBlob {
     fn drop(&mut self) {
+        self.shared.open_pending.take(&self.name);
         let _ = durable::remove_if_there(&self.path);
         self.shared
             .budget

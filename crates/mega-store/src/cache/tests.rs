@@ -482,3 +482,52 @@ fn many_threads_agree() {
         }
     }
 }
+
+#[test]
+fn thousands_of_blobs_need_few_descriptors() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let mut held = Vec::new();
+    let mut layers = Vec::new();
+    for number in 0..600 {
+        let blob = store.cache().open(handle(number), UNIT + 1).unwrap();
+        assert!(blob.write_unit(0, &unit(number, UNIT)).unwrap());
+        held.push(blob);
+        let mut layer = store.new_layer(0);
+        layer.write_at(70_000, &number.to_le_bytes()).unwrap();
+        layers.push(layer);
+    }
+    assert!(descriptors() < 400, "{}", descriptors());
+    for (number, blob) in (0..).zip(&held) {
+        assert!(blob.write_unit(1, &[5]).unwrap());
+        let mut bytes = vec![0; UNIT as usize];
+        assert!(blob.read_at(0, &mut bytes).unwrap() && bytes == unit(number, UNIT));
+    }
+    for (number, layer) in (0_u64..).zip(layers) {
+        let reader = layer.reader();
+        layer.delete().unwrap();
+        let mut bytes = [0; 8];
+        reader.read_at(70_000, &mut bytes).unwrap();
+        assert_eq!(bytes, number.to_le_bytes());
+    }
+    assert!(descriptors() < 400);
+}
+
+#[test]
+fn a_file_that_vanishes_is_not_read_as_zeros() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let blob = store.cache().open(handle(1), SIZE).unwrap();
+    fill(&blob);
+    std::fs::remove_file(file(dir.path(), 1)).unwrap();
+    store.cache().shared.open_files.take(&handle(1));
+    let mut bytes = [1; 10];
+    assert!(!blob.read_at(0, &mut bytes).unwrap());
+    assert_eq!(blob.missing(0..SIZE), vec![0..SIZE]);
+    assert!(blob.write_unit(0, &unit(0, UNIT)).unwrap());
+    std::fs::remove_file(file(dir.path(), 1)).unwrap();
+    store.cache().shared.open_files.take(&handle(1));
+    assert!(blob.write_unit(1, &unit(1, UNIT)).unwrap());
+    assert_eq!(blob.missing(0..SIZE), vec![0..UNIT, 2 * UNIT..SIZE]);
+}

@@ -8,6 +8,7 @@ use crate::cache::BlobCache;
 use crate::db::{Db, lock};
 use crate::durable;
 use crate::error::StoreError;
+use crate::open_files::OpenFiles;
 use crate::subject::StagingId;
 use crate::vault::Vault;
 
@@ -21,6 +22,7 @@ pub(crate) struct StagingDir {
     pub(crate) db: Arc<Db>,
     pub(crate) vault: Arc<Vault>,
     cache: BlobCache,
+    pub(super) open_files: OpenFiles<StagingId>,
     /// Files created so far, and how many of them have a durable directory entry.
     created: AtomicU64,
     durable: Mutex<u64>,
@@ -34,6 +36,7 @@ impl StagingDir {
             db,
             vault,
             cache,
+            open_files: OpenFiles::new(),
             created,
             durable,
         }

@@ -12,8 +12,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use zeroize::Zeroizing;
@@ -35,12 +34,12 @@ const PIECE: usize = 256 << 10;
 #[derive(Debug)]
 pub(super) struct EncryptedFile {
     id: StagingId,
-    file: File,
     xts: Xts,
     dir: Arc<StagingDir>,
     /// The file's place in the order of creation; 0: it was there at the start.
     number: u64,
-    deleted: AtomicBool,
+    /// Once deleted: the file that readers of before go on with.
+    deleted: OnceLock<Option<Arc<File>>>,
 }
 
 impl EncryptedFile {
@@ -62,14 +61,14 @@ impl EncryptedFile {
             .create_new(true)
             .open(&path)
             .map_err(|source| StoreError::io(&path, source))?;
-        let number = dir.note_created();
+        dir.open_files.put(id, Arc::new(file));
+        let (xts, number, dir) = (Xts::new(&key), dir.note_created(), Arc::clone(dir));
         let made = Self {
             id,
-            file,
-            xts: Xts::new(&key),
-            dir: Arc::clone(dir),
+            xts,
+            dir,
             number,
-            deleted: AtomicBool::new(false),
+            deleted: OnceLock::new(),
         };
         if let Err(error) = made.write_all(&header, 0) {
             let _ = made.delete();
@@ -96,15 +95,25 @@ impl EncryptedFile {
         };
         let plain = Zeroizing::new(dir.vault.open(Slot::StagingKey(id), wrapped)?);
         let key: XtsKey = Zeroizing::new(plain.as_slice().try_into().map_err(|_| damaged)?);
+        dir.open_files.put(id, Arc::new(file));
         let (xts, dir) = (Xts::new(&key), Arc::clone(dir));
         Ok(Self {
             id,
-            file,
             xts,
             dir,
             number: 0,
-            deleted: AtomicBool::new(false),
+            deleted: OnceLock::new(),
         })
+    }
+
+    fn file(&self) -> io::Result<Arc<File>> {
+        match self.deleted.get() {
+            Some(kept) => kept.clone().ok_or_else(|| io::ErrorKind::NotFound.into()),
+            None => self
+                .dir
+                .open_files
+                .get(self.id, || private_file().open(self.dir.file(self.id))),
+        }
     }
 
     pub(super) const fn id(&self) -> StagingId {
@@ -166,8 +175,8 @@ impl EncryptedFile {
     }
 
     fn read_units(&self, first: u64, into: &mut [u8]) -> Result<(), StoreError> {
-        self.file
-            .read_exact_at(into, (first + 1) * UNIT)
+        self.file()
+            .and_then(|file| file.read_exact_at(into, (first + 1) * UNIT))
             .map_err(|source| self.failed(source))?;
         self.xts.decrypt(into, first);
         Ok(())
@@ -204,10 +213,9 @@ impl EncryptedFile {
     }
 
     fn write_all(&self, bytes: &[u8], at: u64) -> Result<(), StoreError> {
-        let outcome = match self.file.write_all_at(bytes, at) {
-            Err(error) if is_disk_full(&error) && self.dir.make_room() => {
-                self.file.write_all_at(bytes, at)
-            }
+        let write = || self.file().and_then(|file| file.write_all_at(bytes, at));
+        let outcome = match write() {
+            Err(error) if is_disk_full(&error) && self.dir.make_room() => write(),
             other => other,
         };
         outcome.map_err(|source| {
@@ -223,16 +231,16 @@ impl EncryptedFile {
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         self.dir.db.poison.check()?;
         let synced = self
-            .file
-            .sync_data()
+            .file()
+            .and_then(|file| file.sync_data())
             .and_then(|()| self.dir.sync_entry(self.number));
         synced.map_err(|error| self.dir.db.poison.set("fsync of staging", &error))
     }
 
     /// Gives back units that no extent touches. Best effort: some file systems cannot.
     pub(super) fn punch_gaps(&self, extents: &RangeSet) {
-        let length = self
-            .file
+        let Ok(file) = self.file() else { return };
+        let length = file
             .metadata()
             .map_or(0, |data| data.len().saturating_sub(UNIT));
         for gap in extents.gaps(0..length) {
@@ -244,16 +252,19 @@ impl EncryptedFile {
             };
             if start < end {
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                let _ = fallocate(&self.file, flags, start + UNIT, end - start);
+                let _ = fallocate(&*file, flags, start + UNIT, end - start);
             }
         }
     }
 
     /// Removes the name; open readers go on.
     pub(super) fn delete(&self) -> Result<(), StoreError> {
-        if self.deleted.swap(true, Ordering::AcqRel) {
+        if self.deleted.get().is_some() {
             return Ok(());
         }
+        let kept = self.file().ok();
+        self.dir.open_files.take(&self.id);
+        let _ = self.deleted.set(kept);
         remove_if_there(&self.dir.file(self.id))
     }
 

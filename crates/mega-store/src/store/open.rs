@@ -40,7 +40,7 @@ pub(super) fn open(
     if options.cache_on {
         durable::private_dir(&paths.cache_dir)?;
         // Two states must not share a cache either.
-        locks.push(DirLock::take(&paths.cache_dir.join("lock"), holder)?);
+        locks.push(DirLock::take(&paths.cache_dir.join("cache.lock"), holder)?);
     }
     recover(
         &db,

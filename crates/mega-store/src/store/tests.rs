@@ -168,6 +168,8 @@ fn nothing_of_the_user_is_on_the_disk_in_the_clear() {
     let mut row = change(Subject::Local(LocalId(1)));
     row.content.as_mut().unwrap().layers[0] = layer.row(true);
     store.write(|tx| tx.put_change(&row)).unwrap();
+    let blob = store.cache().open(handle(1), 5).unwrap();
+    assert!(blob.write_unit(0, b"12345").unwrap());
     let mut looked_at = 0;
     let mut queue = vec![dir.path().to_path_buf()];
     while let Some(path) = queue.pop() {
@@ -629,4 +631,16 @@ fn a_poisoned_store_reads_and_does_not_write() {
     // The cache declines, reading goes on without it.
     let blob = store.cache().open(handle(9), 10).unwrap();
     assert!(!blob.write_unit(0, &[0; 10]).unwrap());
+}
+
+#[test]
+fn the_store_and_a_load_may_go_to_other_threads() {
+    fn everywhere<T: Send + Sync + 'static>() {}
+    fn moves<T: Send + 'static>() {}
+    everywhere::<Store>();
+    everywhere::<crate::StagingFile>();
+    everywhere::<crate::LayerReader>();
+    everywhere::<crate::Blob>();
+    everywhere::<crate::PendingBlob>();
+    moves::<TreeLoader>();
 }
