@@ -28,7 +28,11 @@ pub(crate) struct Changes {
 impl Changes {
     pub(crate) fn new(rows: Vec<ChangeRow>) -> Self {
         let mut changes = Self::default();
-        for row in rows {
+        for mut row in rows {
+            // After a restart nothing is in flight, and nobody is still writing: everything is due.
+            if !matches!(row.state, ChangeState::Parked { .. }) {
+                row.state = ChangeState::Pending { due_ms: 0 };
+            }
             changes.insert(row);
         }
         changes

@@ -46,6 +46,8 @@ pub(crate) struct Attempt {
 
 pub(crate) struct Content {
     pub(crate) base: Option<Base>,
+    /// There was a base, and its node is gone: what still shows of it cannot be read.
+    pub(crate) is_base_lost: bool,
     pub(crate) layers: Vec<Layer>,
     pub(crate) size: u64,
     pub(crate) generation: u64,
@@ -83,7 +85,11 @@ impl Content {
             return;
         }
         let Some(index) = below.checked_sub(1) else {
-            let shown = self.base.as_ref().map_or(0, |base| base.size);
+            let shown = match &self.base {
+                Some(base) => base.size,
+                None if self.is_base_lost => u64::MAX,
+                None => 0,
+            };
             push_split(range, shown, Source::Base, out);
             return;
         };

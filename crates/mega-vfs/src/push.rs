@@ -77,7 +77,8 @@ impl Shared {
                     continue;
                 }
             }
-            let wait = self.until_next(&pusher, now_ms());
+            // With the time the plan was made at: what became due since is due at once.
+            let wait = self.until_next(&pusher, now);
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 () = self.wake.notified() => {}

@@ -5,7 +5,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mega_api::Api;
-use mega_proto::NodeKind;
+use mega_proto::{NodeHandle, NodeKind};
 use mega_store::{ChangeState, Store, Subject};
 use mega_transfer::{Downloads, RemoteSource, Uploads};
 use mega_tree::Decryptor;
@@ -102,26 +102,13 @@ impl Shared {
             (None, Subject::Local(_)) => None,
         };
         let base = match base_handle {
-            Some(handle) => {
-                let (node_row, node) = state.node(handle)?.ok_or(Errno::STALE)?;
-                if node_row.kind != NodeKind::File {
-                    return Err(Errno::ISDIR);
-                }
-                let key = node.file_key().ok_or(Errno::ACCESS)?.clone();
-                let source = RemoteSource {
-                    handle,
-                    size: node_row.size,
-                    key,
-                };
-                let remote = self.downloads.open(source);
-                Some(Base {
-                    handle,
-                    size: node_row.size,
-                    remote,
-                })
-            }
+            Some(handle) => self.open_base(state, handle)?,
             None => None,
         };
+        let is_base_lost = base.is_none() && base_handle.is_some();
+        if is_base_lost && row.is_none() {
+            return Err(Errno::STALE);
+        }
         let mut layers = Vec::new();
         if let Some(row) = row {
             for layer in &row.layers {
@@ -142,12 +129,34 @@ impl Shared {
             is_dirty: row.is_some(),
             is_uncommitted: false,
             base,
+            is_base_lost,
             layers,
             attempt: None,
             writers: 0,
             openers: 0,
             is_unlinked: false,
         })
+    }
+
+    /// The content of a node; `None` when the node is gone.
+    fn open_base(&self, state: &State, handle: NodeHandle) -> OpResult<Option<Base>> {
+        let Some((row, node)) = state.node(handle)? else {
+            return Ok(None);
+        };
+        if row.kind != NodeKind::File {
+            return Err(Errno::ISDIR);
+        }
+        let key = node.file_key().ok_or(Errno::ACCESS)?.clone();
+        let remote = self.downloads.open(RemoteSource {
+            handle,
+            size: row.size,
+            key,
+        });
+        Ok(Some(Base {
+            handle,
+            size: row.size,
+            remote,
+        }))
     }
 
     /// Writes a file's content row, so that it survives the end of this process.

@@ -58,7 +58,8 @@ impl Shared {
             if *source != Source::Base {
                 continue;
             }
-            let Some(base) = &base else { continue };
+            // Its node is gone, and these bytes were never fetched.
+            let base = base.as_ref().ok_or(Errno::IO)?;
             let length = usize::try_from(range.end - range.start).map_err(|_| Errno::INVAL)?;
             let bytes = match base
                 .remote

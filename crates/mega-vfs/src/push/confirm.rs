@@ -197,6 +197,7 @@ impl Shared {
             tracing::warn!(target: "megamount::journal", ?old, "target folder had gone: node landed in the bin");
         }
         let row = state.changes.get(old).cloned();
+        let parent_before = state.parent(old)?;
         let rest = row.as_ref().and_then(|row| remaining(row, &put.note, node));
         let over_row = put.note.over.filter(|over| Subject::Node(*over) != old);
         let mut node = node.clone();
@@ -241,7 +242,6 @@ impl Shared {
             .map_err(|error| store_errno(&error))?;
         tracing::info!(target: "megamount::journal", ?old, new = %node.handle, "placed");
         state.own.expect(node.handle, "t");
-        let parent_before = state.parent(old)?;
         state.changes.remove(old);
         if let Some(over) = over_row {
             state.changes.remove(Subject::Node(over));
@@ -285,6 +285,7 @@ impl Shared {
                         size: node.size,
                         remote,
                     });
+                    content.is_base_lost = false;
                 }
                 content.is_dirty = !content.layers.is_empty() || content.size != node.size;
                 dropped

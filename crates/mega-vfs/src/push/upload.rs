@@ -248,16 +248,3 @@ impl Shared {
         }
     }
 }
-
-/// Used by tests of the layer maths.
-#[cfg(test)]
-pub(crate) fn read_sealed(file: &Arc<FileNode>, layers: usize, size: u64) -> io::Result<Vec<u8>> {
-    let sealed = Sealed {
-        file: Arc::clone(file),
-        layers,
-        size,
-    };
-    let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
-    sealed.read_at(0, &mut bytes)?;
-    Ok(bytes)
-}

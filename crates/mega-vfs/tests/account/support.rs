@@ -71,6 +71,10 @@ impl World {
     }
 
     pub(crate) async fn with(config: VfsConfig, prepare: impl FnOnce(&Emulator)) -> Self {
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter("mega=debug")
+            .with_test_writer()
+            .try_init();
         let emulator = Emulator::start(EmulatorConfig::default()).unwrap();
         emulator.add_account(AccountSpec::new(EMAIL, PASSWORD));
         prepare(&emulator);
