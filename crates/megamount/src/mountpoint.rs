@@ -175,10 +175,10 @@ fn is_ours(entry: &MountEntry) -> bool {
     entry.fs_type.strip_prefix("fuse.") == Some(SUBTYPE) || entry.source.starts_with("megamount:")
 }
 
-/// A mount whose process has ended answers ENOTCONN.
+/// A mount whose process has ended answers ENOTCONN. Asked by statfs, which is never cached: stat
+/// goes on answering from the kernel's memory for as long as the attributes may be kept.
 fn is_dead(path: &Path) -> bool {
-    let answer = path.metadata();
-    answer.is_err_and(|e| e.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()))
+    rustix::fs::statfs(path).is_err_and(|error| error == Errno::NOTCONN)
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Failure {

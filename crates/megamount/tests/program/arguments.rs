@@ -1,61 +1,10 @@
 //! What the program says to wrong input: one clear paragraph, the documented exit code, and
-//! nothing mounted. Runs the real binary.
-
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+//! nothing mounted.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
 
-use tempfile::TempDir;
-
-/// A home directory of its own, so that nothing of the user's is read or written.
-struct Home(TempDir);
-
-impl Home {
-    fn new() -> Self {
-        let home = Self(tempfile::tempdir().unwrap());
-        fs::create_dir(home.path("mnt")).unwrap();
-        home
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.0.path().canonicalize().unwrap().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) -> std::path::PathBuf {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        path
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_megamount"));
-        command
-            .env_clear()
-            .env("HOME", self.0.path())
-            .env("PATH", "/usr/bin:/bin")
-            .current_dir(self.0.path())
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command().args(args).output().unwrap()
-    }
-
-    /// Runs, expects `code`, and returns the message.
-    fn fails(&self, args: &[&str], code: i32) -> String {
-        let output = self.run(args);
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
-        assert!(output.stdout.is_empty());
-        text
-    }
-}
+use crate::home::{Home, has_fuse};
 
 const CONFIG: &str = ".config/megamount/config.toml";
 const RCLONE: &str = ".config/rclone/rclone.conf";
@@ -235,7 +184,7 @@ fn own_files_below_the_mountpoint_are_refused() {
 #[test]
 fn an_unwritable_log_is_named() {
     let home = Home::new();
-    if !Path::new("/dev/fuse").exists() {
+    if !has_fuse() {
         return;
     }
     let text = home.fails(&["demo:", "mnt", "--log-file", "/proc/none/log"], 6);

@@ -1,0 +1,203 @@
+//! Logging in to a server: each refusal has its text and its exit code; a session is used again.
+
+use std::fs;
+use std::net::TcpListener;
+
+use mega_emulator::{AccountSpec, Emulator, EmulatorConfig, Fixture};
+
+use crate::home::{Home, has_fuse};
+
+const USER: &str = "me@example.com";
+const SECRET: &str = "JBSWY3DPEHPK3PXP";
+
+fn server(account: AccountSpec) -> Emulator {
+    let emulator = Emulator::start(EmulatorConfig::default()).unwrap();
+    emulator.add_account(account);
+    let files = [Fixture::file("/here.txt", "here", 1_700_000_000)];
+    emulator.populate(USER, &files).unwrap();
+    emulator
+}
+
+/// A home with the remote `work` on `url`.
+fn home(url: &str, more: &str) -> Home {
+    let home = Home::new();
+    home.write(
+        ".config/megamount/config.toml",
+        &format!("[defaults]\napi-url = \"{url}\"\n[remote.work]\nuser = \"{USER}\"\n{more}\n"),
+    );
+    home
+}
+
+const RIGHT: &str = "pass-command = \"echo secret\"";
+
+fn account() -> AccountSpec {
+    AccountSpec::new(USER, "secret")
+}
+
+#[test]
+fn a_session_is_used_again() {
+    if !has_fuse() {
+        return;
+    }
+    let server = server(account());
+    let home = home(&server.url(), RIGHT);
+    for _ in 0..3 {
+        home.mounts(&["work:", "mnt"]);
+        assert_eq!(
+            fs::read_to_string(home.path("mnt/here.txt")).unwrap(),
+            "here"
+        );
+        home.unmount();
+        home.wait_until_gone("work");
+    }
+    assert_eq!(server.counters().logins, 1);
+    assert_eq!(server.counters().violations, Vec::<String>::new());
+}
+
+#[test]
+fn a_session_that_died_is_replaced_silently() {
+    if !has_fuse() {
+        return;
+    }
+    let server = server(account());
+    let home = home(&server.url(), RIGHT);
+    home.mounts(&["work:", "mnt"]);
+    home.unmount();
+    home.wait_until_gone("work");
+    server.end_sessions(None);
+    home.mounts(&["work:", "mnt"]);
+    assert_eq!(
+        fs::read_to_string(home.path("mnt/here.txt")).unwrap(),
+        "here"
+    );
+    home.unmount();
+    home.wait_until_gone("work");
+    assert_eq!(server.counters().logins, 2);
+}
+
+#[test]
+fn refusals_are_told_apart() {
+    if !has_fuse() {
+        return;
+    }
+    let refusal = |account: AccountSpec, more: &str| {
+        let server = server(account);
+        home(&server.url(), more).fails(&["work:", "mnt"], 4)
+    };
+    let text = refusal(account(), "pass-command = \"echo wrong\"");
+    assert!(
+        text.contains("e-mail address or the password is wrong"),
+        "{text}"
+    );
+    let text = refusal(account(), "pass-command = \"exit 7\"");
+    assert!(
+        text.contains("pass-command") && text.contains("status 7"),
+        "{text}"
+    );
+    let text = refusal(account(), "");
+    assert!(
+        text.contains("no password is known") && text.contains("pass-command"),
+        "{text}"
+    );
+    let text = refusal(
+        AccountSpec {
+            unconfirmed: true,
+            ..account()
+        },
+        RIGHT,
+    );
+    assert!(text.contains("not confirmed"), "{text}");
+    let text = refusal(
+        AccountSpec {
+            blocked: 200,
+            ..account()
+        },
+        RIGHT,
+    );
+    assert!(text.contains("blocked the account"), "{text}");
+    let two_factors = AccountSpec {
+        totp_secret: Some(SECRET.to_owned()),
+        ..account()
+    };
+    let text = refusal(two_factors.clone(), RIGHT);
+    assert!(
+        text.contains("two-factor") && text.contains("totp-command"),
+        "{text}"
+    );
+    let text = refusal(
+        two_factors,
+        &format!("{RIGHT}\ntotp-command = \"echo 000000\""),
+    );
+    assert!(text.contains("clock"), "{text}");
+}
+
+#[test]
+fn codes_come_from_a_command() {
+    if !has_fuse() {
+        return;
+    }
+    let server = server(AccountSpec {
+        totp_secret: Some(SECRET.to_owned()),
+        ..account()
+    });
+    let code = Emulator::totp_code(SECRET);
+    let home = home(
+        &server.url(),
+        &format!("{RIGHT}\ntotp-command = \"echo {code}\""),
+    );
+    home.mounts(&["work:", "mnt"]);
+}
+
+#[test]
+fn passwords_come_from_rclone_too() {
+    if !has_fuse() {
+        return;
+    }
+    let server = server(account());
+    let home = Home::new();
+    let obscured = mega_crypto::obscure("secret").unwrap();
+    home.write(
+        ".config/rclone/rclone.conf",
+        &format!("[old]\ntype = mega\nuser = {USER}\npass = {obscured}\n"),
+    );
+    let url = server.url();
+    home.mounts(&["old:", "mnt", "--api-url", &url]);
+    assert_eq!(
+        fs::read_to_string(home.path("mnt/here.txt")).unwrap(),
+        "here"
+    );
+}
+
+#[test]
+fn no_network_is_said_and_named() {
+    if !has_fuse() {
+        return;
+    }
+    // A port that nobody listens on any more.
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let home = home(&format!("http://{address}"), RIGHT);
+    let text = home.fails(&["work:", "mnt", "--timeout", "1s"], 5);
+    assert!(
+        text.contains("cannot reach Mega") && text.contains(&address.to_string()),
+        "{text}"
+    );
+}
+
+#[test]
+fn another_account_or_server_is_refused() {
+    if !has_fuse() {
+        return;
+    }
+    let first = server(account());
+    let home = home(&first.url(), RIGHT);
+    home.mounts(&["work:", "mnt"]);
+    home.unmount();
+    home.wait_until_gone("work");
+    let second = server(account());
+    let text = home.fails(&["work:", "mnt", "--api-url", &second.url()], 6);
+    assert!(text.contains("belongs to another"), "{text}");
+    assert_eq!(second.counters().requests("cs"), 0, "nothing was sent");
+}

@@ -1,0 +1,8 @@
+//! The real binary, run as a user runs it.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod arguments;
+mod home;
+mod login;
+mod mounting;
