@@ -5,9 +5,10 @@
 //! never starved by background work, because a quarter is reserved for such reads.
 //!
 //! The budget is divided once: half for background work (uploads, read-ahead), a quarter for demanded
-//! reads when the background half is taken, a quarter for units kept in memory because the cache on
-//! disk declined them (`download::pool`). A holder takes everything it needs in one acquisition and
-//! acquires nothing else while holding, so holders cannot wait for one another.
+//! reads when the background half is taken, an eighth for whole small files being verified, an eighth for
+//! units kept in memory because the cache on disk declined them (`download::pool`). A holder takes what
+//! it needs in one acquisition; only a check waits for others while it holds, and it draws from a part of
+//! its own. So holders cannot wait for one another.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +30,7 @@ struct Inner {
     total: u64,
     background: Part,
     reserve: Part,
+    checks: Part,
     in_use: Arc<Usage>,
 }
 
@@ -78,6 +80,7 @@ impl MemoryBudget {
             total,
             background: Part::new(total / 2),
             reserve: Part::new(total / 4),
+            checks: Part::new(total / 8),
             in_use: Arc::default(),
         }))
     }
@@ -102,7 +105,7 @@ impl MemoryBudget {
 
     /// The share for units the cache declined, in bytes.
     pub(crate) fn pool(&self) -> u64 {
-        self.0.total / 4
+        self.0.total / 8
     }
 
     /// The largest single background request that can ever be granted, in bytes.
@@ -113,6 +116,12 @@ impl MemoryBudget {
     /// Waits for `bytes` of background memory, first come first served.
     pub(crate) async fn background(&self, bytes: u64) -> BudgetPermit {
         self.wait(&self.0.background, bytes).await
+    }
+
+    /// Waits for `bytes` to hold a whole file while it is verified. A part of its own, because the check
+    /// waits for flights, which need memory too.
+    pub(crate) async fn check(&self, bytes: u64) -> BudgetPermit {
+        self.wait(&self.0.checks, bytes).await
     }
 
     /// Takes `bytes` for a read somebody waits for: from what is free, else from the reserve.

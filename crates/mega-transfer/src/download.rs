@@ -21,6 +21,7 @@ mod lanes;
 mod pool;
 mod quota;
 mod remote;
+mod span;
 mod trouble;
 mod units;
 mod url;

@@ -23,11 +23,11 @@ use mega_store::{Blob, UNIT};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
 
 use super::cursor::{Ahead, ReadCursor};
-use super::flight::{Flight, fly};
-use super::units::{FlightKind, Place, UnitTable};
+use super::flight::Flight;
+use super::span::{overlap, range_len, unit_len, units_of};
+use super::units::UnitTable;
 use super::url::{DownloadUrl, UrlSlot};
 use super::whole::WholeCheck;
 use super::{RemoteSource, Shared};
@@ -35,14 +35,15 @@ use crate::error::TransferError;
 use crate::limits::Verify;
 use crate::runtime::InRuntime;
 
+mod arrive;
+mod launch;
+
+use launch::Arrival;
+
 /// Files up to this size are verified before their first byte (product promise 10).
 const SMALL: u64 = 1 << 20;
 /// The largest read-ahead window when the cache takes the bytes.
 const WINDOW: u64 = 64 << 20;
-/// What it shrinks to when little holds what is read ahead.
-const SMALLEST_WINDOW: u64 = 1 << 20;
-/// Ranges of read-ahead requests: small ones answer sooner, large ones cost fewer round trips.
-const RANGES: (u64, u64) = (256 << 10, 8 << 20);
 /// What one step of [`RemoteFile::hydrate`] reads.
 const HYDRATE_STEP: u64 = 1 << 20;
 
@@ -66,6 +67,8 @@ pub struct RemoteFile {
     window: AtomicU64,
     /// Whether units that were read ahead have not been read yet.
     has_ahead: AtomicBool,
+    /// Whether anybody has read yet.
+    looked: AtomicBool,
     /// The content served did not match its MAC, twice.
     corrupt: AtomicBool,
     /// Nothing is returned before the whole file was verified.
@@ -92,6 +95,7 @@ impl RemoteFile {
             whole: WholeCheck::default(),
             window: AtomicU64::new(WINDOW),
             has_ahead: AtomicBool::new(false),
+            looked: AtomicBool::new(false),
             corrupt: AtomicBool::new(false),
             strict: AtomicBool::new(strict),
         }
@@ -169,8 +173,11 @@ impl RemoteFile {
     ) -> Result<Bytes, TransferError> {
         let range = self.clamp(offset, len);
         let ahead = cursor.note(&range, self.window());
-        let here = self.try_range(&range)?;
-        if let Some(bytes) = here {
+        if !self.looked.swap(true, Ordering::Relaxed) {
+            // Complete since an earlier run that did not come to verify it.
+            self.check_if_complete();
+        }
+        if let Some(bytes) = self.try_range(&range)? {
             self.consumed(&range);
             if let Some(ahead) = ahead {
                 self.launch_ahead(ahead);
@@ -238,15 +245,7 @@ impl RemoteFile {
                 drop(wanted);
                 return Ok(bytes);
             }
-            // A background failure is no answer to somebody who waits: the next round launches anew.
-            watching.retain(|flight: &Arc<Flight>| {
-                !flight
-                    .error()
-                    .is_some_and(|error| error.is_passing() && flight.is_ahead())
-            });
-            if let Some(error) = watching.iter().find_map(|flight| final_error(flight)) {
-                return Err(error);
-            }
+            settle(&mut watching)?;
             let waited = timeout_at(deadline, changed.changed()).await;
             if waited.is_err() {
                 return Err(TransferError::Timeout);
@@ -279,14 +278,7 @@ impl RemoteFile {
             if pieces.len() as u64 == units.end - units.start {
                 return Ok(pieces);
             }
-            watching.retain(|flight: &Arc<Flight>| {
-                !flight
-                    .error()
-                    .is_some_and(|error| error.is_passing() && flight.is_ahead())
-            });
-            if let Some(error) = watching.iter().find_map(|flight| final_error(flight)) {
-                return Err(error);
-            }
+            settle(&mut watching)?;
             let deadline = Instant::now() + self.shared.limits.timeout;
             if timeout_at(deadline, changed.changed()).await.is_err() {
                 return Err(TransferError::Timeout);
@@ -406,242 +398,6 @@ impl RemoteFile {
         Ok(())
     }
 
-    /// Read-ahead for work that reads the file from `offset` to its end.
-    pub(super) fn launch_onwards(self: &Arc<Self>, offset: u64, cancel: &CancellationToken) {
-        let window = self.window();
-        let range = offset..offset.saturating_add(window);
-        self.launch_ahead(Ahead {
-            range,
-            window,
-            cancel: cancel.clone(),
-        });
-    }
-
-    /// Launches what `range` lacks and collects the flights that will bring the rest of it.
-    fn launch_demanded(
-        self: &Arc<Self>,
-        range: &Range<u64>,
-        watching: &mut Vec<Arc<Flight>>,
-        arrival: Arrival,
-    ) -> Result<(), TransferError> {
-        let mut launched = Vec::new();
-        let mut table = self.table();
-        // Under the lock: a unit leaves the table only once it is on disk, so none is missed.
-        let runs = self.missing(range);
-        let mut absent: Option<Range<u64>> = None;
-        let mut close =
-            |table: &mut UnitTable, run: Range<u64>, watching: &mut Vec<Arc<Flight>>| {
-                let flight = table.launch(run, FlightKind::Demand);
-                watching.push(Arc::clone(&flight));
-                launched.push(flight);
-            };
-        for unit in runs.into_iter().flatten() {
-            let free = match table.place(unit) {
-                Place::Absent => self.shared.pool.get(self.handle, unit).is_none(),
-                Place::Coming(flight) => {
-                    let stolen = arrival == Arrival::First && table.steal(unit, &flight);
-                    if !stolen && !watching.iter().any(|known| known.id == flight.id) {
-                        watching.push(flight);
-                    }
-                    stolen
-                }
-                Place::Here => false,
-            };
-            if !free {
-                continue;
-            }
-            self.note_loss(&mut table, unit);
-            match &mut absent {
-                Some(run) if run.end == unit => run.end += 1,
-                _ => {
-                    if let Some(run) = absent.replace(unit..unit + 1) {
-                        close(&mut table, run, watching);
-                    }
-                }
-            }
-        }
-        if absent.is_some() {
-            // Nothing is asked while the quota is known to be exhausted: fail at once.
-            self.shared.quota.check()?;
-        }
-        if let Some(run) = absent {
-            close(&mut table, run, watching);
-        }
-        drop(table);
-        for flight in launched {
-            self.shared.runtime.spawn(fly(Arc::clone(self), flight));
-        }
-        Ok(())
-    }
-
-    /// Launches read-ahead within the file's connections.
-    fn launch_ahead(self: &Arc<Self>, mut ahead: Ahead) {
-        if ahead.cancel.is_cancelled() || self.is_corrupt() || self.shared.quota.check().is_err() {
-            return;
-        }
-        let range = ahead.range.start..ahead.range.end.min(self.size);
-        if range.is_empty() || self.blob().is_some_and(|blob| blob.is_complete()) {
-            return;
-        }
-        let streams = self.shared.limits.connections();
-        let (least, most) = RANGES;
-        let per_flight = (ahead.window / 8).clamp(least, most) / UNIT;
-        let units = units_of(&range);
-        let mut launched = Vec::new();
-        let mut table = self.table();
-        let mut next = units.start;
-        let runs = self.missing(&range);
-        if runs.first().is_some_and(|run| run.start == next) && self.is_absent(&table, next) {
-            self.note_loss(&mut table, next);
-        }
-        'runs: for run in runs {
-            let mut unit = run.start;
-            while unit < run.end {
-                next = unit;
-                if table.background >= streams {
-                    break 'runs;
-                }
-                if !self.is_absent(&table, unit) {
-                    unit += 1;
-                    continue;
-                }
-                let mut end = unit + 1;
-                while end < run.end && end - unit < per_flight && self.is_absent(&table, end) {
-                    end += 1;
-                }
-                // A short piece at the far edge grows while the reader comes nearer; do not pay a
-                // round trip for it now. At the end of the file it will not grow.
-                let far = unit * UNIT > range.start + ahead.window / 4;
-                let grows = end == units.end && end * UNIT < self.size;
-                if far && grows && end - unit < per_flight {
-                    break 'runs;
-                }
-                launched.push(table.launch(unit..end, FlightKind::Ahead(ahead.cancel.clone())));
-                unit = end;
-                next = end;
-            }
-        }
-        table.last_window = ahead.window;
-        // When a flight lands the rest follows, never what was launched before: it may have been
-        // thrown out again, and nobody has come for it.
-        ahead.range.start = next * UNIT;
-        table.intent = Some(ahead);
-        drop(table);
-        for flight in launched {
-            self.shared.runtime.spawn(fly(Arc::clone(self), flight));
-        }
-    }
-
-    /// If this absent unit had been read ahead, the window is larger than what holds it.
-    fn note_loss(&self, table: &mut UnitTable, unit: u64) {
-        if table.was_lost(unit) {
-            let used = self.window.load(Ordering::Relaxed).min(table.last_window);
-            self.window
-                .store((used / 4).max(SMALLEST_WINDOW), Ordering::Relaxed);
-        }
-    }
-
-    fn is_absent(&self, table: &UnitTable, unit: u64) -> bool {
-        matches!(table.place(unit), Place::Absent)
-            && self.shared.pool.get(self.handle, unit).is_none()
-    }
-
-    /// Runs of units of `range` that are not on disk. Looks at memory only.
-    fn missing(&self, range: &Range<u64>) -> Vec<Range<u64>> {
-        match self.blob() {
-            None => vec![units_of(range)],
-            Some(blob) => blob.missing(range.clone()).iter().map(units_of).collect(),
-        }
-    }
-
-    /// A flight brought a unit: wake readers, then store it.
-    pub(super) async fn unit_arrived(self: &Arc<Self>, flight: &Flight, unit: u64, data: Bytes) {
-        self.whole.memory_changed();
-        if !self.table().arrived(flight, unit, &data) {
-            return;
-        }
-        if flight.is_ahead() {
-            self.has_ahead.store(true, Ordering::Relaxed);
-        }
-        self.bump();
-        let this = Arc::clone(self);
-        // What has arrived is stored even when the flight is cancelled meanwhile; awaiting it keeps the
-        // flight from receiving faster than the disk takes.
-        let stored = self.blocking(move || this.store_unit(unit, data)).await;
-        if stored.is_err() {
-            self.table().stored(unit);
-        }
-    }
-
-    /// Writes a unit to disk, or keeps it in memory for a while if the cache declines.
-    fn store_unit(self: &Arc<Self>, unit: u64, data: Bytes) {
-        let kept = match self.blob().map(|blob| blob.write_unit(unit, &data)) {
-            Some(Ok(kept)) => kept,
-            Some(Err(error)) => {
-                tracing::debug!(node = %self.handle, unit, %error, "the cache declined a unit");
-                false
-            }
-            None => false,
-        };
-        if !kept {
-            self.shared.pool.put(self.handle, unit, data);
-        }
-        self.table().stored(unit);
-        if self.is_strict() {
-            self.bump();
-        }
-        if kept && self.blob().is_some_and(|blob| blob.is_complete()) {
-            self.completed();
-        }
-    }
-
-    /// A flight ended.
-    pub(super) fn landed(self: &Arc<Self>, flight: &Flight) {
-        let intent = {
-            let mut table = self.table();
-            table.land(flight);
-            let failed = flight.error().is_some();
-            if failed { None } else { table.intent.take() }
-        };
-        self.bump();
-        if let Some(ahead) = intent {
-            self.launch_ahead(ahead);
-        }
-    }
-
-    /// Every unit is on disk: verify in the background unless that is done or not wanted.
-    fn completed(self: &Arc<Self>) {
-        self.adopt_verdict();
-        if self.shared.limits.verify != Verify::Off && !self.is_verified() {
-            self.start_check();
-        }
-    }
-
-    /// Drops everything fetched and the URL; from now on nothing is returned unverified.
-    pub(super) async fn distrust(&self) -> Result<(), TransferError> {
-        self.strict.store(true, Ordering::Release);
-        self.table().clear();
-        self.shared.pool.drop_node(self.handle);
-        self.whole.memory_changed();
-        self.url.expire_any().await;
-        if let Some(blob) = self.blob().cloned() {
-            let dropped = self
-                .shared
-                .runtime
-                .spawn_blocking(move || blob.drop_content())
-                .await;
-            dropped
-                .map_err(|_| TransferError::WorkerDied)?
-                .map_err(store_error)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn condemn(&self) {
-        self.corrupt.store(true, Ordering::Release);
-        self.bump();
-    }
-
     pub(super) fn is_strict(&self) -> bool {
         self.strict.load(Ordering::Acquire)
     }
@@ -684,14 +440,6 @@ impl RemoteFile {
         }
     }
 
-    /// A reader has these bytes.
-    fn consumed(&self, range: &Range<u64>) {
-        if self.has_ahead.load(Ordering::Relaxed) {
-            let left = self.table().consumed(units_of(range));
-            self.has_ahead.store(left, Ordering::Relaxed);
-        }
-    }
-
     fn clamp(&self, offset: u64, len: usize) -> Range<u64> {
         let start = offset.min(self.size);
         start..start.saturating_add(len as u64).min(self.size)
@@ -705,14 +453,6 @@ impl RemoteFile {
     fn table(&self) -> MutexGuard<'_, UnitTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether somebody looks for missing units for the first time. Only then are units taken from flights
-/// that would bring them late; afterwards the late flights are one's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Arrival {
-    First,
-    Again,
 }
 
 /// Work on a blocking thread.
@@ -750,63 +490,20 @@ impl Drop for Wanted {
     }
 }
 
-/// The error that ends a wait for this flight, if any.
-fn final_error(flight: &Flight) -> Option<TransferError> {
-    flight
-        .error()
+/// Fails with what ended a flight somebody waits for. A background failure is no answer to a reader: it
+/// is forgotten and the next round launches anew.
+fn settle(watching: &mut Vec<Arc<Flight>>) -> Result<(), TransferError> {
+    let passes = |flight: &Flight| {
+        let error = flight.error();
+        error.is_some_and(|error| error.is_passing() && flight.is_ahead())
+    };
+    watching.retain(|flight| !passes(flight));
+    let failed = watching.iter().find_map(|flight| flight.error());
+    failed
         .filter(|error| !matches!(error, TransferError::Cancelled))
-        .cloned()
+        .map_or(Ok(()), |error| Err(error.clone()))
 }
 
 pub(super) fn store_error(error: mega_store::StoreError) -> TransferError {
     TransferError::Store(Arc::new(error))
-}
-
-/// The units that a byte range touches.
-pub(super) fn units_of(range: &Range<u64>) -> Range<u64> {
-    if range.is_empty() {
-        return 0..0;
-    }
-    range.start / UNIT..range.end.div_ceil(UNIT)
-}
-
-/// Bytes of a unit of a file of `size` bytes.
-pub(super) fn unit_len(unit: u64, size: u64) -> usize {
-    usize::try_from(size.saturating_sub(unit * UNIT).min(UNIT)).unwrap_or(0)
-}
-
-fn range_len(range: &Range<u64>) -> usize {
-    usize::try_from(range.end - range.start).unwrap_or(usize::MAX)
-}
-
-/// The part of `range` inside `unit`, as positions relative to the range's start.
-fn overlap(range: &Range<u64>, unit: u64) -> (usize, usize) {
-    let from = range.start.max(unit * UNIT) - range.start;
-    let to = range.end.min((unit + 1) * UNIT) - range.start;
-    (
-        usize::try_from(from).unwrap_or(usize::MAX),
-        usize::try_from(to).unwrap_or(usize::MAX),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_unit_is_cut() {
-        assert_eq!(unit_len(0, 5), 5);
-        assert_eq!(unit_len(1, UNIT + 7), 7);
-        assert_eq!(unit_len(2, UNIT + 7), 0);
-    }
-
-    #[test]
-    fn overlaps_are_relative_to_the_range() {
-        let range = UNIT - 10..2 * UNIT + 5;
-        assert_eq!(units_of(&range), 0..3);
-        assert_eq!(overlap(&range, 0), (0, 10));
-        assert_eq!(overlap(&range, 1), (10, 10 + UNIT as usize));
-        assert_eq!(overlap(&range, 2), (10 + UNIT as usize, 15 + UNIT as usize));
-        assert_eq!(units_of(&(7..7)), 0..0);
-    }
 }

@@ -155,6 +155,8 @@ async fn check(file: &Arc<RemoteFile>) -> Outcome {
 
 async fn in_memory(file: &Arc<RemoteFile>) -> Result<(Vec<ChunkMac>, Pieces, u64), TransferError> {
     let units = 0..file.size().div_ceil(UNIT);
+    // The pieces and the copy that is decrypted.
+    let _memory = file.shared().limits.memory.check(2 * file.size()).await;
     let pieces: Arc<[Bytes]> = file.collect(units).await?.into();
     let arrivals = file.whole.arrivals.load(Ordering::Acquire);
     let (this, input) = (Arc::clone(file), Arc::clone(&pieces));
