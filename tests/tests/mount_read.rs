@@ -1,0 +1,198 @@
+//! Looking and reading: listings, attributes, whole files, parts of files, damaged files.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use mega_emulator::{Brokenness, FaultAction, FaultRule, Fixture, pattern};
+use megamount_tests::{World, sh};
+
+fn sample() -> World {
+    World::with(&[
+        Fixture::file("/a.txt", "hello\n", 1_600_000_000),
+        Fixture::file("/empty", "", 1_600_000_000),
+        Fixture::file("/dir/deep/er/b.txt", "deep\n", 1_500_000_000),
+        Fixture::folder("/dir/void"),
+        Fixture::pattern("/dir/large", 9_000_000, 7),
+    ])
+}
+
+#[test]
+fn ls_find_and_stat_show_the_account() {
+    let world = sample();
+    let mount = world.mount();
+    assert_eq!(mount.names(""), ["a.txt", "dir", "empty"]);
+    assert_eq!(
+        mount.sh("find . -printf '%y %s %P\\n' | grep -v '^d' | sort"),
+        "f 0 empty\nf 5 dir/deep/er/b.txt\nf 6 a.txt\nf 9000000 dir/large\n"
+    );
+    assert_eq!(
+        mount.sh("find . -type d | sort"),
+        ".\n./dir\n./dir/deep\n./dir/deep/er\n./dir/void\n"
+    );
+    assert_eq!(
+        mount.sh("stat -c '%F %s %Y %h %u' a.txt"),
+        format!(
+            "regular file 6 1600000000 1 {}\n",
+            rustix::process::getuid().as_raw()
+        )
+    );
+    assert_eq!(mount.sh("ls -la | wc -l"), "6\n");
+    assert!(mount.sh_fails("cat missing").contains("No such file"));
+    assert!(mount.sh_fails("ls a.txt/x").contains("Not a directory"));
+    mount.unmount();
+}
+
+#[test]
+fn files_read_whole_are_what_was_uploaded() {
+    let world = sample();
+    let mount = world.mount();
+    assert_eq!(mount.read("a.txt"), b"hello\n");
+    assert_eq!(mount.read("empty"), b"");
+    assert!(mount.read("dir/large") == pattern(7, 0, 9_000_000));
+    let bytes = world.emulator.counters().bytes_down;
+    assert!(mount.read("dir/large") == pattern(7, 0, 9_000_000));
+    assert_eq!(
+        world.emulator.counters().bytes_down,
+        bytes,
+        "from the cache"
+    );
+    mount.unmount();
+    // The cache outlives the daemon.
+    let mount = world.mount();
+    assert!(mount.read("dir/large") == pattern(7, 0, 9_000_000));
+    assert_eq!(
+        world.emulator.counters().bytes_down,
+        bytes,
+        "from the cache"
+    );
+    mount.unmount();
+}
+
+#[test]
+fn the_middle_of_a_large_file_costs_one_command_and_one_get() {
+    let world = World::with(&[Fixture::pattern("/large", 200_000_000, 3)]);
+    let mount = world.mount();
+    world.emulator.reset_counters();
+    let part = mount
+        .sh("dd if=large bs=1000 count=1 skip=100000000 iflag=skip_bytes status=none | md5sum");
+    std::fs::write(world.path("part"), pattern(3, 100_000_000, 1000)).unwrap();
+    assert_eq!(part, sh(&world.path(""), "md5sum <part"));
+    let counters = world.emulator.counters();
+    assert_eq!(counters.commands("g"), 1);
+    assert_eq!(counters.requests("dl"), 1, "{counters:?}");
+    assert!(counters.bytes_down < 20_000_000, "{}", counters.bytes_down);
+    mount.unmount();
+}
+
+#[test]
+fn trees_are_copied_out_unchanged() {
+    let world = sample();
+    let mount = world.mount();
+    mount.sh("cp -a . ../out/cp; rsync -a ./ ../out/rsync; mkdir ../out/tar; tar c . | tar x -C ../out/tar");
+    for tool in ["cp", "rsync", "tar"] {
+        mount.sh(&format!("diff -r . ../out/{tool}"));
+        assert_eq!(
+            mount.sh(&format!(
+                "cd ../out/{tool}; stat -c %Y a.txt dir/deep/er/b.txt"
+            )),
+            "1600000000\n1500000000\n"
+        );
+    }
+    mount.unmount();
+}
+
+#[test]
+fn df_shows_the_quota() {
+    let world = sample();
+    let mount = world.mount();
+    let size = mount.sh("df --output=size -B1 . | tail -1");
+    assert_eq!(size.trim(), (20_u64 << 30).to_string());
+    let used: u64 = mount
+        .sh("df --output=used -B1 . | tail -1")
+        .trim()
+        .parse()
+        .unwrap();
+    assert!((9_000_000..10_000_000).contains(&used), "{used}");
+    assert!(
+        mount
+            .sh("df --output=source,fstype .")
+            .contains("megamount:remote fuse.megamount")
+    );
+    mount.unmount();
+}
+
+#[test]
+fn a_corrupt_small_file_is_an_error() {
+    let world = World::with(&[Fixture::Broken {
+        path: "/wrong".into(),
+        how: Brokenness::WrongMac,
+    }]);
+    let mount = world.mount();
+    assert!(mount.sh_fails("cat wrong").contains("Input/output error"));
+    mount.unmount();
+}
+
+#[test]
+fn old_uploads_with_a_tolerated_mac_are_read() {
+    let kinds = [
+        ("/megajs", Brokenness::MegajsMac),
+        ("/chunk", Brokenness::MissingChunk),
+        ("/garbage", Brokenness::TrailingGarbage),
+    ];
+    let world = World::new();
+    let handles = world.populate(&kinds.map(|(path, how)| Fixture::Broken {
+        path: path.into(),
+        how,
+    }));
+    let mount = world.mount();
+    for ((path, _), handle) in kinds.iter().zip(handles) {
+        let expected = world.emulator.content(&handle).unwrap();
+        assert!(mount.read(&path[1..]) == expected, "{path}");
+    }
+    mount.unmount();
+}
+
+#[test]
+fn a_bit_that_flips_on_the_way_is_fetched_again_or_an_error() {
+    let world = World::with(&[Fixture::pattern("/f", 300_000, 1)]);
+    world
+        .emulator
+        .faults()
+        .add(FaultRule::once("dl", FaultAction::FlipBit { byte: 1000 }));
+    let mount = world.mount();
+    let first = std::fs::read(mount.path("f"));
+    assert!(first.map_or(true, |bytes| bytes == pattern(1, 0, 300_000)));
+    assert!(mount.read("f") == pattern(1, 0, 300_000));
+    mount.unmount();
+}
+
+#[test]
+fn sub_folders_can_be_mounted() {
+    let world = sample();
+    let mount = world.mount_with("remote:dir/deep", &[]);
+    assert_eq!(mount.read("er/b.txt"), b"deep\n");
+    mount.write("new", "x");
+    mount.unmount();
+    assert_eq!(world.content("/dir/deep/new").unwrap(), b"x");
+}
+
+#[test]
+fn read_only_refuses_every_change() {
+    let world = sample();
+    let mount = world.mount_with("remote:", &["--read-only"]);
+    assert_eq!(mount.read("a.txt"), b"hello\n");
+    for script in [
+        "touch new",
+        "echo x >>a.txt",
+        "rm a.txt",
+        "mkdir d",
+        "mv a.txt b",
+        "chmod +x a.txt",
+        "truncate -s 0 a.txt",
+        "ln -s a b",
+        "setfattr -n user.x -v y a.txt",
+    ] {
+        let text = mount.sh_fails(script);
+        assert!(text.contains("Read-only file system"), "{script}: {text}");
+    }
+    mount.unmount();
+}
