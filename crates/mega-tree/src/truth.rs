@@ -5,6 +5,7 @@
 //! arrives as `d` followed by `t`; the pair re-links the subtree and never passes through "deleted",
 //! also when the two halves come in different replies.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use mega_proto::{ActionPacket, NodeHandle, NodeKind, Packet, RawNode, b64};
@@ -143,6 +144,14 @@ pub fn apply(
     Ok(delta)
 }
 
+/// Notes what a node was before this batch, once.
+fn note(store: &Store, delta: &mut Delta, handle: NodeHandle) -> Result<(), StoreError> {
+    if let Entry::Vacant(slot) = delta.touched.entry(handle) {
+        slot.insert(store.node(handle)?);
+    }
+    Ok(())
+}
+
 /// The row as it is now, noting what it was before this batch.
 fn current(
     store: &Store,
@@ -151,8 +160,8 @@ fn current(
     handle: NodeHandle,
 ) -> Result<Option<NodeRow>, StoreError> {
     let now = tx.node(handle)?;
-    if now.is_some() && !delta.touched.contains_key(&handle) {
-        delta.touched.insert(handle, store.node(handle)?);
+    if now.is_some() {
+        note(store, delta, handle)?;
     }
     Ok(now)
 }
@@ -196,9 +205,7 @@ fn upsert(
         tracing::debug!(node = %raw.handle, "node without parent kept as orphan");
     }
     delta.deleted.remove(&raw.handle);
-    if !delta.touched.contains_key(&raw.handle) {
-        delta.touched.insert(raw.handle, store.node(raw.handle)?);
-    }
+    note(store, delta, raw.handle)?;
     tx.upsert_node(&row)
 }
 
@@ -212,9 +219,7 @@ fn delete(
         return Ok(());
     }
     for gone in tx.delete_subtree(handle)? {
-        if !delta.touched.contains_key(&gone) {
-            delta.touched.insert(gone, store.node(gone)?);
-        }
+        note(store, delta, gone)?;
         delta.deleted.insert(gone);
     }
     Ok(())

@@ -62,6 +62,8 @@ pub(crate) struct Content {
     pub(crate) openers: u32,
     /// The name is gone; the bytes live until the last release.
     pub(crate) is_unlinked: bool,
+    /// No longer the shared content of its inode: whoever locked this too late asks again.
+    pub(crate) is_detached: bool,
 }
 
 /// Where bytes of a read come from.

@@ -91,6 +91,27 @@ impl Shared {
         Ok(file)
     }
 
+    /// Locks the shared content of an inode and hands it to `f`. Between finding the content and
+    /// locking it the last user may have let it go; then it is found anew, so that no inode ever has
+    /// two contents.
+    pub(crate) fn with_content<T>(
+        &self,
+        ino: u64,
+        f: impl FnOnce(&Arc<FileNode>, &mut Content) -> OpResult<T>,
+    ) -> OpResult<T> {
+        loop {
+            let file = {
+                let mut state = self.lock();
+                let subject = state.subject(ino)?;
+                self.file(&mut state, subject)?
+            };
+            let mut content = file.lock();
+            if !content.is_detached {
+                return f(&file, &mut content);
+            }
+        }
+    }
+
     fn load_content(&self, state: &State, subject: Subject) -> OpResult<Content> {
         let row = state
             .changes
@@ -99,7 +120,7 @@ impl Shared {
         let base_handle = match (row, subject) {
             (Some(row), _) => row.base,
             (None, Subject::Node(handle)) => Some(handle),
-            (None, Subject::Local(_)) => None,
+            (None, Subject::Local(_)) => return Err(Errno::STALE),
         };
         let base = match base_handle {
             Some(handle) => self.open_base(state, handle)?,
@@ -135,6 +156,7 @@ impl Shared {
             writers: 0,
             openers: 0,
             is_unlinked: false,
+            is_detached: false,
         })
     }
 
@@ -202,7 +224,14 @@ impl Shared {
             }
         }
         if !content.is_uncommitted || content.is_unlinked {
-            state.files.remove(&file.ino);
+            content.is_detached = true;
+            if state
+                .files
+                .get(&file.ino)
+                .is_some_and(|known| Arc::ptr_eq(known, file))
+            {
+                state.files.remove(&file.ino);
+            }
             if !state.inodes.is_known(file.ino) {
                 state.inodes.unbind(file.ino);
             }

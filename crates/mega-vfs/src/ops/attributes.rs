@@ -83,24 +83,20 @@ impl Vfs {
         if size > i64::MAX as u64 {
             return Err(Errno::FBIG);
         }
-        let file = {
-            let mut state = self.shared.lock();
-            let subject = state.subject(ino)?;
-            self.shared.file(&mut state, subject)?
-        };
-        let mut content = file.lock();
-        if content.size != size {
-            content
-                .truncate(&self.shared.store, size)
-                .map_err(|error| store_errno(&error))?;
-            file.set_mtime(Timestamp::now());
-            file.publish(&content);
-        }
-        if content.openers == 0 {
-            // Nobody will close it: queue it now.
-            self.shared.commit_content(&file, &mut content)?;
-            self.shared.let_go(&file, &mut content);
-        }
-        Ok(())
+        self.shared.with_content(ino, |file, content| {
+            if content.size != size {
+                content
+                    .truncate(&self.shared.store, size)
+                    .map_err(|error| store_errno(&error))?;
+                file.set_mtime(Timestamp::now());
+                file.publish(content);
+            }
+            if content.openers == 0 {
+                // Nobody will close it: queue it now.
+                self.shared.commit_content(file, content)?;
+                self.shared.let_go(file, content);
+            }
+            Ok(())
+        })
     }
 }

@@ -111,11 +111,8 @@ impl Vfs {
         open: OpenMode,
     ) -> OpResult<(Entry, Opened)> {
         let executable = mode & 0o100 != 0;
-        let (entry, file) = match self.shared.make(parent, name, Making::File { executable }) {
-            Ok((entry, subject)) => {
-                let mut state = self.shared.lock();
-                (entry, self.shared.file(&mut state, subject)?)
-            }
+        let entry = match self.shared.make(parent, name, Making::File { executable }) {
+            Ok((entry, _)) => entry,
             Err(Errno::EXIST) if !open.exclusive => {
                 // The kernel looked before; somebody else made it since.
                 let mut state = self.shared.lock();
@@ -125,11 +122,11 @@ impl Vfs {
                     .ok_or(Errno::NOENT)?;
                 let entry = state.entry(found.subject)?;
                 state.inodes.remember(entry.attr.ino, 1);
-                (entry, self.shared.file(&mut state, found.subject)?)
+                entry
             }
             Err(errno) => return Err(errno),
         };
-        let opened = self.shared.open_handle(&file, open)?;
+        let opened = self.shared.open_handle(entry.attr.ino, open)?;
         Ok((entry, opened))
     }
 

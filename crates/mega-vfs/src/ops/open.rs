@@ -12,33 +12,35 @@ use crate::file::FileNode;
 use crate::handles::{FileHandle, Handle};
 use crate::shared::Shared;
 use crate::state::State;
-use crate::types::{FileKind, OpResult, OpenMode, Opened};
+use crate::types::{FileKind, OpResult, OpenMode, Opened, Timestamp};
 
 impl Shared {
-    /// Registers an open of `file`. Lock order: the caller holds no lock.
-    pub(crate) fn open_handle(&self, file: &Arc<FileNode>, mode: OpenMode) -> OpResult<Opened> {
-        let mut content = file.lock();
-        if mode.truncate && mode.write {
-            content
-                .truncate(&self.store, 0)
-                .map_err(|error| store_errno(&error))?;
-            file.set_mtime(crate::types::Timestamp::now());
-            file.publish(&content);
-        }
-        content.openers += 1;
-        content.writers += u32::from(mode.write);
-        file.publish(&content);
-        let keep_cache = !content.is_dirty;
-        let handle = FileHandle {
-            file: Arc::clone(file),
-            mode,
-            cursor: mega_transfer::ReadCursor::default(),
-        };
-        let fh = self.lock().handles.insert(Handle::File(Arc::new(handle)));
-        if mode.truncate && mode.write {
-            self.commit_content(file, &mut content)?;
-        }
-        Ok(Opened { fh, keep_cache })
+    /// Registers an open of the file `ino`. The caller holds no lock.
+    pub(crate) fn open_handle(&self, ino: u64, mode: OpenMode) -> OpResult<Opened> {
+        let truncates = mode.truncate && mode.write;
+        self.with_content(ino, |file, content| {
+            if truncates {
+                content
+                    .truncate(&self.store, 0)
+                    .map_err(|error| store_errno(&error))?;
+                file.set_mtime(Timestamp::now());
+            }
+            content.openers += 1;
+            content.writers += u32::from(mode.write);
+            file.publish(content);
+            let keep_cache = !content.is_dirty;
+            let cursor = mega_transfer::ReadCursor::default();
+            let handle = FileHandle {
+                file: Arc::clone(file),
+                mode,
+                cursor,
+            };
+            let fh = self.lock().handles.insert(Handle::File(Arc::new(handle)));
+            if truncates {
+                self.commit_content(file, content)?;
+            }
+            Ok(Opened { fh, keep_cache })
+        })
     }
 
     /// Makes everything committed so far durable.
@@ -80,15 +82,14 @@ impl Vfs {
             self.shared.check_writable()?;
             self.shared.check_open()?;
         }
-        let file = {
+        {
             let mut state = self.shared.lock();
             let subject = state.subject(ino)?;
             if state.attr(subject)?.kind == FileKind::Directory {
                 return Err(Errno::ISDIR);
             }
-            self.shared.file(&mut state, subject)?
-        };
-        self.shared.open_handle(&file, mode)
+        }
+        self.shared.open_handle(ino, mode)
     }
 
     /// Called at every close: the change is queued, and survives the end of this process.

@@ -1,16 +1,49 @@
 //! read, lseek: local layers over the base node's cached or remote bytes.
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 use mega_transfer::ReadCursor;
 use rustix::io::Errno;
 
 use crate::Vfs;
 use crate::errno::{store_errno, transfer_errno};
-use crate::file::{FileNode, Source, slice_of};
+use crate::file::{Base, FileNode, Source, slice_of};
 use crate::shared::Shared;
 use crate::types::OpResult;
 
+/// How a read is answered.
+enum Plan {
+    /// At or beyond the end.
+    Nothing,
+    /// So many bytes of the base, nothing local.
+    Clean(Base, usize),
+    /// The pieces, with what is local filled in.
+    Merge(Vec<(Range<u64>, Source)>, Option<Base>, BytesMut),
+}
+
 impl Shared {
+    fn plan_read(&self, file: &FileNode, offset: u64, size: u32) -> OpResult<Plan> {
+        let content = file.lock();
+        let end = content.size.min(offset.saturating_add(u64::from(size)));
+        if offset >= end {
+            return Ok(Plan::Nothing);
+        }
+        let length = usize::try_from(end - offset).map_err(|_| Errno::INVAL)?;
+        if content.layers.is_empty()
+            && let Some(base) = content.base.clone()
+            && base.size == content.size
+        {
+            return Ok(Plan::Clean(base, length));
+        }
+        let pieces = content.plan(offset..end, content.layers.len());
+        let mut buffer = BytesMut::zeroed(length);
+        content
+            .read_layers(&pieces, offset, &mut buffer)
+            .map_err(|error| store_errno(&error))?;
+        Ok(Plan::Merge(pieces, content.base.clone(), buffer))
+    }
+
     /// Reads up to `size` bytes; short only at the end of the file.
     pub(crate) async fn read_file(
         &self,
@@ -19,41 +52,16 @@ impl Shared {
         offset: u64,
         size: u32,
     ) -> OpResult<Bytes> {
-        let (pieces, base, mut buffer, end) = {
-            let content = file.lock();
-            let end = content.size.min(offset.saturating_add(u64::from(size)));
-            if offset >= end {
-                return Ok(Bytes::new());
+        let plan = self.plan_read(file, offset, size)?;
+        let (pieces, base, mut buffer) = match plan {
+            Plan::Nothing => return Ok(Bytes::new()),
+            // The common case: a clean file, answered from the cache without a copy.
+            Plan::Clean(base, length) => {
+                let read = base.remote.read(offset, length, cursor).await;
+                return read.map_err(|error| transfer_errno(&error));
             }
-            if content.layers.is_empty()
-                && let Some(base) = content.base.clone()
-                && base.size == content.size
-            {
-                let length = usize::try_from(end - offset).map_err(|_| Errno::INVAL)?;
-                drop(content);
-                // The common case: a clean file, answered from the cache without a copy.
-                return match base
-                    .remote
-                    .try_read(offset, length)
-                    .map_err(|e| transfer_errno(&e))?
-                {
-                    Some(bytes) => Ok(bytes),
-                    None => base
-                        .remote
-                        .read(offset, length, cursor)
-                        .await
-                        .map_err(|error| transfer_errno(&error)),
-                };
-            }
-            let pieces = content.plan(offset..end, content.layers.len());
-            let length = usize::try_from(end - offset).map_err(|_| Errno::INVAL)?;
-            let mut buffer = BytesMut::zeroed(length);
-            content
-                .read_layers(&pieces, offset, &mut buffer)
-                .map_err(|error| store_errno(&error))?;
-            (pieces, content.base.clone(), buffer, end)
+            Plan::Merge(pieces, base, buffer) => (pieces, base, buffer),
         };
-        debug_assert!(end > offset);
         for (range, source) in &pieces {
             if *source != Source::Base {
                 continue;
@@ -61,18 +69,8 @@ impl Shared {
             // Its node is gone, and these bytes were never fetched.
             let base = base.as_ref().ok_or(Errno::IO)?;
             let length = usize::try_from(range.end - range.start).map_err(|_| Errno::INVAL)?;
-            let bytes = match base
-                .remote
-                .try_read(range.start, length)
-                .map_err(|error| transfer_errno(&error))?
-            {
-                Some(bytes) => bytes,
-                None => base
-                    .remote
-                    .read(range.start, length, cursor)
-                    .await
-                    .map_err(|error| transfer_errno(&error))?,
-            };
+            let read = base.remote.read(range.start, length, cursor).await;
+            let bytes = read.map_err(|error| transfer_errno(&error))?;
             if bytes.len() != length {
                 return Err(Errno::IO);
             }

@@ -5,6 +5,7 @@ use mega_store::ChangeRow;
 use mega_tree::node::{format_file_nanos, format_folder_time};
 
 use crate::changes::row_mtime;
+use crate::types::Timestamp;
 
 /// Members that belong to the content and are not carried over to new content.
 const OF_CONTENT: [&str; 3] = ["c", "c0", "d"];
@@ -29,12 +30,16 @@ pub(crate) fn apply_wishes(attributes: &mut Attributes, row: &ChangeRow) {
     }
 }
 
-/// New content: `c` and the nanoseconds are those of the file now.
+/// New content: `c` and the nanoseconds are those of the file now. A row that asks for no time keeps
+/// the one that is there.
 pub(crate) fn set_content_time(attributes: &mut Attributes, row: &ChangeRow, crc: [u8; 16]) {
+    let old = attributes.fingerprint();
     for name in OF_CONTENT {
         attributes.remove(name);
     }
-    let mtime = row_mtime(row).unwrap_or_default();
+    let mtime = row_mtime(row)
+        .or_else(|| old.map(|old| Timestamp::from_secs(old.mtime)))
+        .unwrap_or_default();
     let fingerprint = Fingerprint {
         crc,
         mtime: mtime.secs,

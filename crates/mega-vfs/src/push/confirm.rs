@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::journal::{Put, PutNote};
 use super::send::nodes_of;
 use super::{Finished, Pusher, Step};
-use crate::changes::{is_settled, row_suffix};
+use crate::changes::{MTIME, is_settled, row_suffix};
 use crate::errno::store_errno;
 use crate::file::Base;
 use crate::shared::Shared;
@@ -482,10 +482,10 @@ fn remaining(now: &ChangeRow, note: &PutNote, node: &NodeRow) -> Option<ChangeRo
         rest.place = None;
     }
     rest.replaces = None;
-    strike(&mut rest, note.attributes.as_ref());
     rest.content = rest
         .content
         .filter(|content| content.generation != note.generation);
+    strike(&mut rest, note.attributes.as_ref());
     if let Some(content) = &mut rest.content {
         content.base = Some(node.handle);
         content
@@ -496,9 +496,13 @@ fn remaining(now: &ChangeRow, note: &PutNote, node: &NodeRow) -> Option<ChangeRo
     finish(rest)
 }
 
+/// Strikes the attributes that were sent. The time stays while there is content to upload: it goes
+/// into the new node with the content, whatever the present node says.
 fn strike(rest: &mut ChangeRow, sent: Option<&serde_json::Map<String, Value>>) {
+    let has_content = rest.content.is_some();
     if let (Some(wanted), Some(sent)) = (&mut rest.attributes, sent) {
-        wanted.retain(|name, value| sent.get(name) != Some(value));
+        wanted
+            .retain(|name, value| sent.get(name) != Some(value) || (has_content && name == MTIME));
     }
     if rest
         .attributes
@@ -518,4 +522,80 @@ pub(crate) fn has_key(row: &NodeRow, key: &str) -> bool {
     row.key
         .split('/')
         .any(|pair| pair.rsplit(':').next() == Some(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use mega_store::{ContentRow, LocalId, Place};
+    use serde_json::json;
+
+    use super::*;
+
+    fn row(content: Option<ContentRow>) -> ChangeRow {
+        ChangeRow {
+            subject: Subject::Node(NodeHandle::from_u48(7)),
+            kind: NodeKind::File,
+            place: None,
+            attributes: json!({ MTIME: "5.0", "mmx": "1" }).as_object().cloned(),
+            content,
+            removed: false,
+            replaces: None,
+            state: ChangeState::Pending { due_ms: 0 },
+            since_ms: 0,
+        }
+    }
+
+    fn content(generation: u64) -> ContentRow {
+        ContentRow {
+            base: None,
+            size: 1,
+            generation,
+            synced: false,
+            layers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_time_that_was_sent_stays_with_content_that_was_not() {
+        // The time was set while the file was open and went out alone; then the file was closed.
+        let rest = less_sent(&row(Some(content(2))), &row(None)).unwrap();
+        assert_eq!(
+            rest.attributes,
+            json!({ MTIME: "5.0" }).as_object().cloned()
+        );
+        assert!(less_sent(&row(None), &row(None)).is_none());
+    }
+
+    #[test]
+    fn the_time_of_an_upload_stays_with_newer_content() {
+        let now = ChangeRow {
+            subject: Subject::Local(LocalId(1)),
+            place: Some(Place {
+                parent: Subject::Node(NodeHandle::from_u48(1)),
+                name: "a".to_owned(),
+            }),
+            ..row(Some(content(2)))
+        };
+        let mut sent = PutNote::of_row(&now, None);
+        let node = NodeRow {
+            handle: NodeHandle::from_u48(9),
+            parent: Some(NodeHandle::from_u48(1)),
+            kind: NodeKind::File,
+            owner: None,
+            size: 1,
+            ts: 0,
+            key: String::new(),
+            attrs: Vec::new(),
+            fa: None,
+            arrival: 0,
+            suffix: None,
+        };
+        assert!(remaining(&now, &sent, &node).is_none());
+        sent.generation = 1;
+        let rest = remaining(&now, &sent, &node).unwrap();
+        assert_eq!(
+            rest.attributes,
+            json!({ MTIME: "5.0" }).as_object().cloned()
+        );
+    }
 }

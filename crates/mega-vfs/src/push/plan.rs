@@ -427,9 +427,7 @@ impl State {
                 parent: Subject::Node(parent),
                 ..
             }) => {
-                if self.node_row(*parent).ok()?.is_none() {
-                    return None;
-                }
+                self.node_row(*parent).ok()??;
                 Some(*parent).filter(|parent| Some(*parent) != node_row.parent)
             }
             Some(Place {

@@ -36,6 +36,8 @@ pub(crate) struct Outcome {
 enum Failure {
     Transfer(TransferError),
     Local(Errno),
+    /// The local bytes are not what they should be.
+    Inconsistent(&'static str),
 }
 
 /// The sealed layers of a file as the uploader reads them: immutable, all bytes local.
@@ -71,12 +73,9 @@ impl Shared {
     }
 
     async fn upload_inner(&self, subject: Subject) -> Result<Finished, Failure> {
-        let file = {
-            let mut state = self.lock();
-            self.file(&mut state, subject).map_err(Failure::Local)?
-        };
+        let ino = self.lock().ino(subject).map_err(Failure::Local)?;
         let cancel = self.stop.child_token();
-        let (generation, layers, size) = self.seal(&file, &cancel).map_err(Failure::Local)?;
+        let (file, generation, layers, size) = self.seal(ino, &cancel).map_err(Failure::Local)?;
         let result = self.upload_sealed(&file, layers, size, cancel).await;
         match result {
             Ok(uploaded) => Ok(Finished {
@@ -98,20 +97,25 @@ impl Shared {
     /// Freezes the bytes: from now on writes go to a layer above.
     fn seal(
         &self,
-        file: &Arc<FileNode>,
+        ino: u64,
         cancel: &CancellationToken,
-    ) -> Result<(u64, usize, u64), Errno> {
-        let mut content = file.lock();
-        self.commit_content(file, &mut content)?;
-        for layer in &mut content.layers {
-            layer.sealed = true;
-        }
-        let layers = content.layers.len();
-        content.attempt = Some(Attempt {
-            cancel: cancel.clone(),
-            is_frozen: false,
-        });
-        Ok((content.generation, layers, content.size))
+    ) -> Result<(Arc<FileNode>, u64, usize, u64), Errno> {
+        self.with_content(ino, |file, content| {
+            self.commit_content(file, content)?;
+            for layer in &mut content.layers {
+                layer.sealed = true;
+            }
+            content.attempt = Some(Attempt {
+                cancel: cancel.clone(),
+                is_frozen: false,
+            });
+            Ok((
+                Arc::clone(file),
+                content.generation,
+                content.layers.len(),
+                content.size,
+            ))
+        })
     }
 
     async fn upload_sealed(
@@ -156,11 +160,12 @@ impl Shared {
             return Ok(());
         }
         let Some(base) = base else {
-            return Err(Failure::Local(Errno::IO));
+            return Err(Failure::Inconsistent(
+                "the base is gone and part of it was never fetched",
+            ));
         };
         if layers == 0 {
-            // Nothing but a shorter or longer base: give it a layer to be complete in.
-            return Err(Failure::Local(Errno::IO));
+            return Err(Failure::Inconsistent("a changed file has no layer"));
         }
         for range in missing {
             let sink = |offset: u64, bytes: bytes::Bytes| -> io::Result<()> {
@@ -187,7 +192,9 @@ impl Shared {
         if complete {
             Ok(())
         } else {
-            Err(Failure::Local(Errno::IO))
+            Err(Failure::Inconsistent(
+                "bytes of the base are still missing after fetching them",
+            ))
         }
     }
 
@@ -218,6 +225,7 @@ impl Shared {
             Failure::Local(errno) => {
                 self.put_off(pusher, outcome.subject, &errno.to_string());
             }
+            Failure::Inconsistent(reason) => self.put_off(pusher, outcome.subject, reason),
         }
     }
 
