@@ -12,7 +12,7 @@ use crate::http::Http;
 use crate::request_id::RequestIds;
 use crate::session::Sessions;
 
-/// How many read-only requests may be under way beside the one that changes state (`protocol/01` §2).
+/// How many read-only requests may be under way beside the one that changes state (`protocol/01` section 2).
 const READERS: usize = 4;
 
 /// A client of one account. Cheap to clone; all clones are the same client.

@@ -1,4 +1,4 @@
-//! How long to wait before the next try: a pure policy, no clock inside (`protocol/01` §7).
+//! How long to wait before the next try: a pure policy, no clock inside (`protocol/01` section 7).
 
 use std::time::Duration;
 

@@ -17,7 +17,7 @@ use crate::login::private_key;
 /// One node to be created.
 pub type NewNode = Entry;
 
-/// Without a time of its own the service's "no transfer quota" lasts this long (`protocol/04` §1).
+/// Without a time of its own the service's "no transfer quota" lasts this long (`protocol/04` section 1).
 pub(crate) const DEFAULT_QUOTA_WAIT: Duration = Duration::from_secs(3600);
 
 /// Where a file's ciphertext is. The addresses are secrets and live for hours.
@@ -63,7 +63,7 @@ fn read<T: FromReply>(value: &Value, what: &'static str) -> Result<T, ApiError> 
 }
 
 impl Api {
-    /// `ssl` of `g` and `u` (`protocol/01` §9).
+    /// `ssl` of `g` and `u` (`protocol/01` section 9).
     const fn ssl(wants_tls: bool) -> u8 {
         if wants_tls { 2 } else { 0 }
     }
@@ -348,7 +348,7 @@ impl Api {
         self.command(Command::EmptyRubbish {}).await.map(drop)
     }
 
-    /// Why the account is blocked (`protocol/01` §5.3); `None` if it is not.
+    /// Why the account is blocked (`protocol/01` section 5.3); `None` if it is not.
     ///
     /// # Errors
     /// As [`command`](Self::command).

@@ -85,7 +85,7 @@ pub enum ApiError {
     /// An account of a version this program cannot log in to.
     #[error("the account has version {0}, which this program does not know")]
     AccountVersion(i64),
-    /// The account is blocked. `reason` as in `protocol/01` §5.3, if it was asked for.
+    /// The account is blocked. `reason` as in `protocol/01` section 5.3, if it was asked for.
     #[error("the account is blocked by the service{}", .reason.map(|r| format!(" (reason {r})")).unwrap_or_default())]
     Blocked {
         /// The number of `whyamiblocked`.

@@ -1,4 +1,4 @@
-//! The event channel (`protocol/05` §2): waiting for what others do.
+//! The event channel (`protocol/05` section 2): waiting for what others do.
 //!
 //! Both schemes of polling are there. Blocking: `/wsc`, then the address it names, answer with the packets
 //! themselves, after a while with `0`. Classic: `/sc` answers at once, and names an address that answers,

@@ -1,4 +1,4 @@
-//! A request whose id and bytes can no longer change (`protocol/01` §3).
+//! A request whose id and bytes can no longer change (`protocol/01` section 3).
 //!
 //! Sending it again can execute it only once, because the service answers a known (session, id, body)
 //! from memory. That holds for two minutes and for one session: afterwards the sender gets

@@ -1,4 +1,4 @@
-//! Answering HTTP 402 (`protocol/01` §8): finding the proof of work on threads of its own.
+//! Answering HTTP 402 (`protocol/01` section 8): finding the proof of work on threads of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

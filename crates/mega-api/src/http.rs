@@ -11,7 +11,7 @@ use reqwest::{Client, ClientBuilder, Proxy, RequestBuilder, Response};
 use crate::config::ApiConfig;
 use crate::error::ApiError;
 
-/// How long a connection may take to come about (`protocol/01` §7).
+/// How long a connection may take to come about (`protocol/01` section 7).
 const CONNECT: Duration = Duration::from_secs(12);
 /// Idle connections are dropped before servers and NATs do it silently.
 const POOL_IDLE: Duration = Duration::from_secs(50);

@@ -1,4 +1,4 @@
-//! Logging in: from e-mail address and password to a session (`protocol/02` §1-5).
+//! Logging in: from e-mail address and password to a session (`protocol/02` section 1-5).
 
 use std::fmt;
 use std::sync::Arc;
@@ -89,7 +89,7 @@ impl Api {
                 let is_ascii = password.expose().is_ascii();
                 let first = proof_v1(&email, &password, password_key_v1).await?;
                 match self.attempt(&email, first, credentials).await {
-                    // Third-party clients made such accounts with another derivation (protocol/02 §3).
+                    // Third-party clients made such accounts with another derivation (protocol/02 section 3).
                     Err(ApiError::WrongPassword) if !is_ascii => {
                         let second = proof_v1(&email, &password, password_key_v1_utf8).await?;
                         self.attempt(&email, second, credentials).await
@@ -171,7 +171,7 @@ async fn proof_v1(
     .await
 }
 
-/// Decrypts and checks what a login answered (`protocol/02` §5, "Decrypting").
+/// Decrypts and checks what a login answered (`protocol/02` section 5, "Decrypting").
 fn open(account: &Account, password_key: &PasswordKey) -> Result<Session, ApiError> {
     let user = account.user.ok_or(ApiError::BadReply("us has no user"))?;
     let wrapped = account.key.as_deref().and_then(|key| b64::decode(key).ok());

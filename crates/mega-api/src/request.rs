@@ -1,4 +1,4 @@
-//! Sending a frozen request until it is answered (`protocol/01` §2-4, §7).
+//! Sending a frozen request until it is answered (`protocol/01` section 2-4, section 7).
 //!
 //! One state-changing request is under way per client, in the order of arrival; read-only ones run
 //! beside it. What comes back decides:
@@ -33,7 +33,7 @@ use crate::retry::{Retry, policy};
 const MEMORY: Duration = Duration::from_secs(120);
 /// The largest reply that is read whole. Only `f` may be longer, and that one is streamed.
 const MAX_REPLY: usize = 64 << 20;
-/// How often "internal error" is believed to be a passing one (`protocol/01` §5.1).
+/// How often "internal error" is believed to be a passing one (`protocol/01` section 5.1).
 const FEW: u32 = 2;
 
 /// How long to go on when the service is busy or unreachable.

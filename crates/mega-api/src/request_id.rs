@@ -1,4 +1,4 @@
-//! Request ids: ten lower-case letters, random at the start, counted up (`protocol/01` §3).
+//! Request ids: ten lower-case letters, random at the start, counted up (`protocol/01` section 3).
 
 use std::sync::{Mutex, PoisonError};
 

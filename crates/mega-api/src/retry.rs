@@ -1,4 +1,4 @@
-//! What to do about an error: the table of `protocol/01` §5.1, once, as code.
+//! What to do about an error: the table of `protocol/01` section 5.1, once, as code.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Storage servers: ranges of ciphertext out, pieces of ciphertext in (`protocol/04` §2, §5).
+//! Storage servers: ranges of ciphertext out, pieces of ciphertext in (`protocol/04` section 2, section 5).
 //!
 //! One request per call and no retry here: the transfer engine knows what else it could do meanwhile. The
 //! length of every answer is checked; a short one is an error, never an end.
@@ -273,7 +273,7 @@ impl Api {
     }
 
     /// Uploads one piece of ciphertext that starts at `offset`. `checksum` is that of the piece
-    /// (`protocol/04` §5, `?d=`).
+    /// (`protocol/04` section 5, `?d=`).
     ///
     /// # Errors
     /// [`StorageError`]; the same piece may be posted again, with the same bytes only.

@@ -1,4 +1,4 @@
-//! Fetching the whole tree in bounded memory (`protocol/03` §1).
+//! Fetching the whole tree in bounded memory (`protocol/03` section 1).
 //!
 //! The HTTP body goes piece by piece through a bounded channel to a blocking thread, where a JSON visitor
 //! hands each node to the caller's sink as soon as it is complete. Nothing is ever held but one piece per
@@ -21,7 +21,7 @@ use crate::http;
 use crate::request::{Clock, Patience, Trouble};
 use crate::retry::{Retry, policy};
 
-/// Before the first byte the service may think for minutes (`protocol/01` §7).
+/// Before the first byte the service may think for minutes (`protocol/01` section 7).
 const FIRST_BYTE: Duration = Duration::from_secs(300);
 /// Pieces under way between network and parser; a piece is some tens of KiB.
 const PIECES: usize = 16;
@@ -265,7 +265,7 @@ fn parse<F: FnMut(TreeItem) -> Result<(), SinkError>>(
                 .unwrap_or_else(|| "the sink failed".into());
             Err(ApiError::Sink(Arc::from(failure)))
         }
-        // An empty body counts as -3 (protocol/01 §4).
+        // An empty body counts as -3 (protocol/01 section 4).
         Err(error) if error.is_eof() && error.line() <= 1 && error.column() == 0 => {
             Ok(Parsed::Refused(ErrorCode::Again))
         }

@@ -15,13 +15,13 @@ use crate::opaque::UploadToken;
 #[derive(Clone, Serialize, PartialEq)]
 #[serde(tag = "a")]
 pub enum Command {
-    /// `us0`: which kind of account (`protocol/02` §2).
+    /// `us0`: which kind of account (`protocol/02` section 2).
     #[serde(rename = "us0")]
     Prelogin {
         /// Lower-case e-mail address.
         user: String,
     },
-    /// `us`: log in (`protocol/02` §5).
+    /// `us`: log in (`protocol/02` section 5).
     #[serde(rename = "us")]
     Login {
         /// Lower-case e-mail address.
@@ -32,10 +32,10 @@ pub enum Command {
         #[serde(skip_serializing_if = "Option::is_none")]
         mfa: Option<String>,
     },
-    /// `ug`: user data (`protocol/02` §8).
+    /// `ug`: user data (`protocol/02` section 8).
     #[serde(rename = "ug")]
     UserData {},
-    /// `uq`: quota (`protocol/02` §8).
+    /// `uq`: quota (`protocol/02` section 8).
     #[serde(rename = "uq")]
     Quota {
         /// 1: storage.
@@ -46,7 +46,7 @@ pub enum Command {
     /// `sml`: end this session.
     #[serde(rename = "sml")]
     Logout {},
-    /// `whyamiblocked` (`protocol/01` §5.3).
+    /// `whyamiblocked` (`protocol/01` section 5.3).
     #[serde(rename = "whyamiblocked")]
     WhyBlocked {},
     /// `uga`: read a user attribute.
@@ -65,7 +65,7 @@ pub enum Command {
         /// A user handle or e-mail address.
         u: String,
     },
-    /// `pk`: share keys that wait for us (`protocol/03` §6).
+    /// `pk`: share keys that wait for us (`protocol/03` section 6).
     #[serde(rename = "pk")]
     PendingKeys {
         /// Acknowledges up to here.
@@ -80,7 +80,7 @@ pub enum Command {
         /// 1: with the device id.
         d: u8,
     },
-    /// `f`: the whole tree (`protocol/03` §1). Must be alone in its request.
+    /// `f`: the whole tree (`protocol/03` section 1). Must be alone in its request.
     #[serde(rename = "f")]
     FetchNodes {
         /// 1: everything.
@@ -91,7 +91,7 @@ pub enum Command {
         #[serde(skip_serializing_if = "Option::is_none")]
         ca: Option<u8>,
     },
-    /// `p`: create nodes (`protocol/04` §8).
+    /// `p`: create nodes (`protocol/04` section 8).
     #[serde(rename = "p")]
     Put {
         /// The parent.
@@ -107,7 +107,7 @@ pub enum Command {
         #[serde(skip_serializing_if = "Option::is_none")]
         cr: Option<CrossKeys>,
     },
-    /// `m`: move (`protocol/04` §9.1).
+    /// `m`: move (`protocol/04` section 9.1).
     #[serde(rename = "m")]
     Move {
         /// The node.
@@ -120,7 +120,7 @@ pub enum Command {
         #[serde(skip_serializing_if = "Option::is_none")]
         cr: Option<CrossKeys>,
     },
-    /// `a`: replace the attributes (`protocol/04` §9.2).
+    /// `a`: replace the attributes (`protocol/04` section 9.2).
     #[serde(rename = "a")]
     SetAttributes {
         /// The node.
@@ -130,7 +130,7 @@ pub enum Command {
         /// Our client id.
         i: String,
     },
-    /// `d`: delete for good (`protocol/04` §9.3).
+    /// `d`: delete for good (`protocol/04` section 9.3).
     #[serde(rename = "d")]
     Delete {
         /// The node.
@@ -141,7 +141,7 @@ pub enum Command {
         #[serde(skip_serializing_if = "Option::is_none")]
         v: Option<u8>,
     },
-    /// `l`: public link (`protocol/04` §9.4).
+    /// `l`: public link (`protocol/04` section 9.4).
     #[serde(rename = "l")]
     Export {
         /// The node.
@@ -155,7 +155,7 @@ pub enum Command {
         #[serde(skip_serializing_if = "Option::is_none")]
         ets: Option<i64>,
     },
-    /// `k`: keys of our own nodes wrapped anew, or keys for shares (`protocol/04` §9.5).
+    /// `k`: keys of our own nodes wrapped anew, or keys for shares (`protocol/04` section 9.5).
     #[serde(rename = "k")]
     SetKeys {
         /// Handle, key, handle, key ...
@@ -165,7 +165,7 @@ pub enum Command {
         #[serde(skip_serializing_if = "Option::is_none")]
         cr: Option<CrossKeys>,
     },
-    /// `s2`: share a folder with users, or with everybody who has a link (`protocol/04` §9.6).
+    /// `s2`: share a folder with users, or with everybody who has a link (`protocol/04` section 9.6).
     #[serde(rename = "s2")]
     SetShare {
         /// The folder.
@@ -184,7 +184,7 @@ pub enum Command {
         #[serde(skip_serializing_if = "Option::is_none")]
         cr: Option<CrossKeys>,
     },
-    /// `g`: where to download (`protocol/04` §1).
+    /// `g`: where to download (`protocol/04` section 1).
     #[serde(rename = "g")]
     Download {
         /// 1: with an address.
@@ -198,7 +198,7 @@ pub enum Command {
         #[serde(skip_serializing_if = "Option::is_none")]
         p: Option<PublicHandle>,
     },
-    /// `u`: where to upload (`protocol/04` §5).
+    /// `u`: where to upload (`protocol/04` section 5).
     #[serde(rename = "u")]
     Upload {
         /// Bytes, final.
@@ -208,10 +208,10 @@ pub enum Command {
         /// 2: tokens as raw bytes.
         v: u8,
     },
-    /// `dr`: empty the rubbish bin (`protocol/04` §9.8).
+    /// `dr`: empty the rubbish bin (`protocol/04` section 9.8).
     #[serde(rename = "dr")]
     EmptyRubbish {},
-    /// `dv`: delete all old versions of the account (`protocol/04` §9.8).
+    /// `dv`: delete all old versions of the account (`protocol/04` section 9.8).
     #[serde(rename = "dv")]
     DeleteVersions {},
     /// A command without a variant of its own; the object must have the member `a`.
@@ -219,7 +219,7 @@ pub enum Command {
     Raw(Value),
 }
 
-/// One node to be created by `p` (`protocol/04` §8).
+/// One node to be created by `p` (`protocol/04` section 8).
 #[derive(Clone, Serialize, PartialEq, Eq)]
 pub struct Entry {
     /// `h` or `ph`: what it is made from.
@@ -289,7 +289,7 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// `cr`: node keys wrapped for shares (`protocol/04` §8). The wire form is three lists.
+/// `cr`: node keys wrapped for shares (`protocol/04` section 8). The wire form is three lists.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct CrossKeys {
     /// The share roots.
@@ -421,9 +421,9 @@ impl Command {
 /// request needs nothing but its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traits {
-    /// Changes nothing, so it may run beside a request that does (`protocol/01` §2).
+    /// Changes nothing, so it may run beside a request that does (`protocol/01` section 2).
     pub is_read_only: bool,
-    /// From v2 on, success may be `[tag, data]` (`protocol/01` §4).
+    /// From v2 on, success may be `[tag, data]` (`protocol/01` section 4).
     pub may_carry_tag: bool,
     /// Data may be a bare string, which from v2 on is otherwise a tag.
     pub data_may_be_text: bool,

@@ -1,4 +1,4 @@
-//! The error numbers of the API (`protocol/01` §5.1). How each is retried is mega-api's business.
+//! The error numbers of the API (`protocol/01` section 5.1). How each is retried is mega-api's business.
 
 macro_rules! codes {
     ($( $(#[$doc:meta])* $variant:ident = $code:literal, $name:literal, $message:literal; )*) => {

@@ -23,7 +23,7 @@ pub struct Packet {
     pub action: ActionPacket,
 }
 
-/// One change in the account (`protocol/05` §5).
+/// One change in the account (`protocol/05` section 5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ActionPacket {
     /// `t`: nodes are new, have moved here, were copied, or became versions. Upsert each.
@@ -150,7 +150,7 @@ pub enum EventError {
 /// Reads the body of a poll.
 ///
 /// # Errors
-/// [`EventError::Refused`] for `-N`, `[-N]` and `{"err":-N}`; an empty body counts as -3 (`protocol/01` §4).
+/// [`EventError::Refused`] for `-N`, `[-N]` and `{"err":-N}`; an empty body counts as -3 (`protocol/01` section 4).
 pub fn decode(body: &[u8]) -> Result<EventBody, EventError> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(EventError::Refused(ErrorCode::Again));

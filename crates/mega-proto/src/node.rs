@@ -1,4 +1,4 @@
-//! A node as the server describes it (`protocol/03` §2), still encrypted.
+//! A node as the server describes it (`protocol/03` section 2), still encrypted.
 
 use std::fmt;
 
@@ -116,7 +116,7 @@ impl RawNode {
 }
 
 /// Deserialises from any JSON value: `None` for what is not a usable node, so that one odd element
-/// never fails a whole tree (`protocol/03` §2, robustness rules).
+/// never fails a whole tree (`protocol/03` section 2, robustness rules).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LooseNode(pub Option<RawNode>);
 

@@ -7,7 +7,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::b64;
 
-/// A position in the account's event stream (`sn`, 11 characters; `protocol/05` §1). Opaque.
+/// A position in the account's event stream (`sn`, 11 characters; `protocol/05` section 1). Opaque.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seqno(pub String);
@@ -32,7 +32,7 @@ impl From<&str> for Seqno {
     }
 }
 
-/// A session id (`sid`, 58 characters for 43 bytes; `protocol/02` §5). Grants the whole account:
+/// A session id (`sid`, 58 characters for 43 bytes; `protocol/02` section 5). Grants the whole account:
 /// it is never printed and is wiped when dropped.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct SessionId(String);
@@ -69,10 +69,10 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// Length in bytes of a completion token as a storage server sends it (`protocol/04` §5).
+/// Length in bytes of a completion token as a storage server sends it (`protocol/04` section 5).
 const TOKEN_LEN: usize = 36;
 
-/// What a finished upload is named by: the text for `h` in `p` (`protocol/04` §5). Never printed.
+/// What a finished upload is named by: the text for `h` in `p` (`protocol/04` section 5). Never printed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UploadToken(String);

@@ -1,4 +1,4 @@
-//! Replies of `/cs`: the envelope (`protocol/01` §4) and the objects inside.
+//! Replies of `/cs`: the envelope (`protocol/01` section 4) and the objects inside.
 //!
 //! The envelope decoder knows v1, which is used, and v3. The objects decode liberally: what is missing
 //! or of an odd type is `None`.
@@ -14,7 +14,7 @@ use crate::handle::UserHandle;
 use crate::liberal::{LooseInt, LooseList, LooseParsed, LooseText};
 use crate::node::{LooseNode, RawNode};
 
-/// The `v` of a request's URL (`protocol/01` §6).
+/// The `v` of a request's URL (`protocol/01` section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ApiVersion {
     /// No `v` member. What this program sends.
@@ -38,7 +38,7 @@ pub struct Reply {
 pub struct CommandError {
     /// The code.
     pub code: ErrorCode,
-    /// `u`, the state of the owner's account (`protocol/01` §5.3).
+    /// `u`, the state of the owner's account (`protocol/01` section 5.3).
     pub user_state: Option<i64>,
     /// `l`, the state of the link.
     pub link_state: Option<i64>,
@@ -286,7 +286,7 @@ impl FromReply for Quota {
 /// The reply to `g`. Its addresses are secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Download {
-    /// `g`: one address, or six of a striped file (`protocol/04` §4). Empty for an empty file.
+    /// `g`: one address, or six of a striped file (`protocol/04` section 4). Empty for an empty file.
     pub urls: Vec<String>,
     /// `s`: bytes.
     pub size: u64,

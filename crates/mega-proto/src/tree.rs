@@ -1,4 +1,4 @@
-//! What the reply to `f` is made of (`protocol/03` §1), element by element.
+//! What the reply to `f` is made of (`protocol/03` section 1), element by element.
 
 use serde::Deserialize;
 use std::str::FromStr;
@@ -22,7 +22,7 @@ pub enum TreeItem {
     User(User),
 }
 
-/// The wrapped key of a folder of ours that is shared (`ok`, `ok0`; `protocol/03` §5).
+/// The wrapped key of a folder of ours that is shared (`ok`, `ok0`; `protocol/03` section 5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnShareKey {
     /// `h`, the shared folder.

@@ -46,9 +46,38 @@ fn node(number: u64, parent: u64) -> NodeRow {
 /// The folder of a file, given its number and how many there are.
 type Order = fn(u64, u64) -> u64;
 
-fn rate(what: &str, count: u64, unit: &str, began: Instant) {
-    let per_second = count as f64 / began.elapsed().as_secs_f64();
-    println!("{what:<44} {per_second:>12.0} {unit}/s");
+/// Wall clock and processor time of a step; the second says what a busy machine hides.
+struct Began(Instant, f64);
+
+/// Processor seconds of this process so far.
+fn cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let ticks = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .skip(11)
+        .take(2);
+    ticks
+        .map(|ticks| ticks.parse::<f64>().unwrap())
+        .sum::<f64>()
+        / 100.0
+}
+
+impl Began {
+    fn now() -> Self {
+        Self(Instant::now(), cpu())
+    }
+}
+
+fn rate(what: &str, count: u64, unit: &str, began: Began) {
+    let per_second = count as f64 / began.0.elapsed().as_secs_f64();
+    let cpu = cpu() - began.1;
+    println!(
+        "{what:<40} {per_second:>12.0} {unit}/s, {:>12.0} per CPU second",
+        count as f64 / cpu
+    );
 }
 
 fn resident() -> u64 {
@@ -90,7 +119,7 @@ fn main() {
         ("reload, no order", |at, _| 1 + mix(at) % 20_000),
     ];
     for (what, parent) in orders {
-        let began = Instant::now();
+        let began = Began::now();
         let mut loader = store.begin_load().unwrap();
         for at in 1..=rows {
             loader.node(node(at, parent(at, rows))).unwrap();
@@ -104,7 +133,7 @@ fn main() {
         .len();
     println!("{:<44} {:>12} KiB", "state.db", size >> 10);
 
-    let began = Instant::now();
+    let began = Began::now();
     let mut entries = 0;
     for folder in 1..=20_000 {
         entries += store
@@ -113,7 +142,7 @@ fn main() {
             .len() as u64;
     }
     rate("children(), entries", entries, "rows", began);
-    let began = Instant::now();
+    let began = Began::now();
     for at in 1..=100_000 {
         assert!(
             store
@@ -144,7 +173,7 @@ fn main() {
         state: ChangeState::Pending { due_ms: 0 },
         since_ms: 0,
     };
-    let began = Instant::now();
+    let began = Began::now();
     for id in 0..20_000 {
         let mut layer = store.new_layer(0);
         layer.write_at(0, &[7; 4096]).unwrap();
@@ -152,7 +181,7 @@ fn main() {
         store.write(|tx| tx.put_change(&row)).unwrap();
     }
     rate("create + 4 KiB inline + commit", 20_000, "files", began);
-    let began = Instant::now();
+    let began = Began::now();
     for id in 0..500 {
         store
             .write(|tx| tx.put_change(&change(id, vec![])))
@@ -164,13 +193,13 @@ fn main() {
     let piece = vec![7; UNIT as usize];
     let megabytes = 2048;
     let mut layer = store.new_layer(0);
-    let began = Instant::now();
+    let began = Began::now();
     for at in (0..megabytes << 20).step_by(piece.len()) {
         layer.write_at(at, &piece).unwrap();
     }
     rate("staging write, 128 KiB", megabytes, "MiB", began);
     let mut buffer = vec![0; UNIT as usize];
-    let began = Instant::now();
+    let began = Began::now();
     for at in (0..megabytes << 20).step_by(piece.len()) {
         layer.read_at(at, &mut buffer).unwrap();
     }
@@ -181,17 +210,17 @@ fn main() {
         .cache()
         .open(NodeHandle([9; 6]), megabytes << 20)
         .unwrap();
-    let began = Instant::now();
+    let began = Began::now();
     for unit in 0..(megabytes << 20) / UNIT {
         assert!(blob.write_unit(unit, &piece).unwrap());
     }
     rate("cache write, 128 KiB", megabytes, "MiB", began);
-    let began = Instant::now();
+    let began = Began::now();
     for unit in 0..(megabytes << 20) / UNIT {
         assert!(blob.read_at(unit * UNIT, &mut buffer).unwrap());
     }
     rate("cache read, 128 KiB", megabytes, "MiB", began);
-    let began = Instant::now();
+    let began = Began::now();
     for number in 0..5000_u64 {
         let small = store
             .cache()

@@ -150,6 +150,11 @@ impl Db {
         result
     }
 
+    /// The state directory, for files beside the database.
+    pub(crate) fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
     /// A connection for a long job, with room to work in memory.
     pub(crate) fn bulk_connection(&self) -> Result<Connection, StoreError> {
         connect(&self.path, Role::Bulk, &self.log_pages)

@@ -1,11 +1,17 @@
 //! Loading a whole tree beside the present truth, which stays readable and writable meanwhile.
 //!
-//! Rows go to `node_next` in short transactions, sorted in batches so that neighbours in the tree
-//! are neighbours on disk. [`TreeLoader::finish`] puts the new tables in the place of the old in one
-//! transaction with the new `sn` (I1). Whatever happens before that, the old truth is untouched; what
-//! an abandoned load left is removed by the next one.
+//! Rows may come in any order. They are sorted first ([`sorter`]), so that each page of the new
+//! tables is written once and neighbours in the tree are neighbours on disk; an unsorted load of a
+//! large tree would write every page many times. [`TreeLoader::finish`] then fills `node_next` in the
+//! order of parents and `node_parent_next` in the order of handles, in short transactions, and puts
+//! the new tables in the place of the old in one with the new `sn` (I1). Whatever happens before
+//! that, the old truth is untouched; what an abandoned load left is removed by the next one.
 //!
-//! Memory is bounded by [`BATCH_BYTES`] and the connection's page cache, whatever the tree's size.
+//! Memory is bounded by [`SORT_BYTES`], [`SORT_POSITIONS`] and the connection's page cache, whatever
+//! the tree's size.
+
+mod record;
+mod sorter;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,24 +19,34 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use mega_proto::{NodeHandle, Seqno};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::db::{Db, lock};
 use crate::error::StoreError;
 use crate::rows::{NodeRow, ShareRow};
 use crate::schema;
 use crate::truth::{self, handle_number, parent_number};
+use record::Position;
+use sorter::{Sorted, Sorter};
 
 /// How long one transaction keeps other writers waiting.
 const TURN: Duration = Duration::from_millis(40);
-/// Rows inserted between looks at the clock.
+/// Rows written between looks at the clock.
 const ROWS_PER_LOOK: usize = 512;
-/// Rows sorted together. More means better locality, and memory.
-const BATCH_ROWS: usize = 64 << 10;
-/// Rough bound of a batch's memory.
-const BATCH_BYTES: usize = 24 << 20;
+/// Memory for sorting nodes.
+const SORT_BYTES: usize = 32 << 20;
+/// Memory for sorting handles.
+const SORT_POSITIONS: usize = 8 << 20;
 /// Rows deleted by one statement when an old tree is removed.
 const DELETE_ROWS: u32 = 8192;
+
+/// Tables that may be left over, and their columns in the order of the disk.
+const LEFTOVERS: [(&str, &str); 4] = [
+    ("node_next", "parent, handle"),
+    ("node_parent_next", "handle"),
+    ("node_old", "parent, handle"),
+    ("node_parent_old", "handle"),
+];
 
 /// Which nodes got a suffix or an arrival while a load was running: it copied older values.
 #[derive(Debug, Default)]
@@ -47,26 +63,35 @@ impl Touched {
     }
 }
 
+/// The right to load; ends with the value.
+#[derive(Debug)]
+struct Turnstile(Arc<Touched>);
+
+impl Drop for Turnstile {
+    fn drop(&mut self) {
+        lock(&self.0.handles).clear();
+        self.0.active.store(false, Ordering::Release);
+    }
+}
+
 /// A load in progress. Dropping it leaves the present truth as it is.
 #[derive(Debug)]
 pub struct TreeLoader {
-    db: Arc<Db>,
-    touched: Arc<Touched>,
-    connection: Connection,
-    /// No truth to keep anything from; nobody waits for the writer.
-    is_first: bool,
-    /// The arrival of nodes that are new: 0 in the first load.
-    arrival: u64,
-    batch: Vec<NodeRow>,
-    batch_bytes: usize,
+    target: Target,
+    nodes: Sorter<NodeRow>,
     shares: Vec<ShareRow>,
 }
 
-impl Drop for TreeLoader {
-    fn drop(&mut self) {
-        lock(&self.touched.handles).clear();
-        self.touched.active.store(false, Ordering::Release);
-    }
+/// Where the rows go.
+#[derive(Debug)]
+struct Target {
+    db: Arc<Db>,
+    touched: Turnstile,
+    connection: Connection,
+    /// No truth to keep anything from.
+    is_first: bool,
+    /// The arrival of nodes that are new: 0 in the first load.
+    arrival: u64,
 }
 
 impl TreeLoader {
@@ -74,48 +99,45 @@ impl TreeLoader {
         if touched.active.swap(true, Ordering::AcqRel) {
             return Err(StoreError::LoadInProgress);
         }
-        let connection = db.bulk_connection();
-        let connection =
-            connection.inspect_err(|_| touched.active.store(false, Ordering::Release))?;
-        // From here on Drop cleans up.
-        let mut loader = Self {
+        let touched = Turnstile(touched);
+        let connection = db.bulk_connection()?;
+        let nodes = Sorter::new(db.dir(), SORT_BYTES);
+        let mut target = Target {
             db,
             touched,
             connection,
             is_first: false,
             arrival: 0,
-            batch: Vec::new(),
-            batch_bytes: 0,
-            shares: Vec::new(),
         };
-        loader.remove_table("node_next")?;
-        loader.remove_table("node_old")?;
-        (loader.is_first, loader.arrival) =
-            loader.db.write_on(&loader.connection, |connection| {
-                connection.execute_batch("DROP TABLE IF EXISTS share_next")?;
-                schema::create_next(connection)?;
-                let any = connection.prepare("SELECT 1 FROM node")?.exists([])?;
-                if !any {
-                    return Ok((true, 0));
-                }
-                schema::index_by_handle(connection, "node_next")?;
-                Ok((false, truth::count_up(connection, truth::META_ARRIVAL)?))
-            })?;
-        Ok(loader)
+        for (table, order) in LEFTOVERS {
+            target.remove_table(table, order)?;
+        }
+        (target.is_first, target.arrival) = target.write(|connection| {
+            schema::create_next(connection)?;
+            let is_first = !connection.prepare("SELECT 1 FROM node")?.exists([])?;
+            let arrival = if is_first {
+                0
+            } else {
+                truth::count_up(connection, truth::META_ARRIVAL)?
+            };
+            Ok((is_first, arrival))
+        })?;
+        let shares = Vec::new();
+        Ok(Self {
+            target,
+            nodes,
+            shares,
+        })
     }
 
     /// Takes one node. `arrival` and `suffix` are ignored: nodes that stay below their parent keep
-    /// theirs. A handle that comes twice counts once, as it came last.
+    /// theirs. A node that comes twice counts once, as it came last; a handle below two parents
+    /// counts below one of them.
     ///
     /// # Errors
-    /// If the database cannot be written. The load can only be dropped then.
+    /// If the disk cannot be written. The load can only be dropped then.
     pub fn node(&mut self, row: NodeRow) -> Result<(), StoreError> {
-        self.batch_bytes += size_of::<NodeRow>() + row.key.len() + row.attrs.len() + 64;
-        self.batch.push(row);
-        if self.batch.len() >= BATCH_ROWS || self.batch_bytes >= BATCH_BYTES {
-            self.flush()?;
-        }
-        Ok(())
+        self.nodes.push(row)
     }
 
     /// Takes one share row.
@@ -130,151 +152,183 @@ impl TreeLoader {
         Ok(())
     }
 
-    /// Makes what was taken the truth as of `sn`, in one transaction, and removes the old tree.
-    ///
-    /// # Errors
-    /// If the database cannot be written; the old truth is then untouched.
-    pub fn finish(mut self, sn: &Seqno) -> Result<(), StoreError> {
-        self.flush()?;
-        self.flush_shares()?;
-        let (touched, is_first) = (&self.touched, self.is_first);
-        self.db.write_on(&self.connection, |connection| {
-            if is_first {
-                index_without_doubles(connection)?;
-            } else {
-                let handles = lock(&touched.handles);
-                copy_touched(connection, &handles)?;
-            }
-            schema::swap_next(connection)?;
-            truth::set_meta(connection, truth::META_SEQNO, sn.as_str())
-        })?;
-        // The new truth stands; what is left of the old one is only space.
-        if let Err(error) = self.remove_table("node_old") {
-            tracing::warn!(%error, "the old tree was not removed yet");
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), StoreError> {
-        let mut rows = std::mem::take(&mut self.batch);
-        self.batch_bytes = 0;
-        // Stable, so that of two rows of one handle the later one is inserted later.
-        rows.sort_by_key(|row| (parent_number(row.parent), row.handle));
-        let mut rows = rows.as_slice();
-        while !rows.is_empty() {
-            let (is_first, arrival) = (self.is_first, self.arrival);
-            let done = self.db.write_on(&self.connection, |connection| {
-                let began = Instant::now();
-                let sql = format!("INSERT OR REPLACE INTO node_next {}", truth::INSERT_COLUMNS);
-                let mut insert = connection.prepare_cached(&sql)?;
-                let mut known = connection.prepare_cached(
-                    "SELECT arrival, suffix FROM node WHERE parent = ?1 AND handle = ?2",
-                )?;
-                let mut done = 0;
-                for look in rows.chunks(ROWS_PER_LOOK) {
-                    for row in look {
-                        let kept = if is_first {
-                            None
-                        } else {
-                            kept(&mut known, row)?
-                        };
-                        let (arrival, suffix) = kept.unwrap_or((arrival, None));
-                        truth::insert_node(&mut insert, row, arrival, suffix)?;
-                    }
-                    done += look.len();
-                    if began.elapsed() > TURN {
-                        break;
-                    }
-                }
-                Ok(done)
-            })?;
-            rows = rows.get(done..).unwrap_or_default();
-        }
-        Ok(())
-    }
-
     fn flush_shares(&mut self) -> Result<(), StoreError> {
         let shares = std::mem::take(&mut self.shares);
-        self.db.write_on(&self.connection, |connection| {
+        self.target.write(|connection| {
             shares
                 .iter()
                 .try_for_each(|row| truth::put_share(connection, "share_next", row))
         })
     }
 
-    /// Removes a table of nodes bit by bit: index first, then rows in the order of the disk.
-    fn remove_table(&self, table: &str) -> Result<(), StoreError> {
+    /// Makes what was taken the truth as of `sn`, in one transaction, and removes the old tree.
+    /// Most of the work of a load is done here.
+    ///
+    /// # Errors
+    /// If the disk cannot be written; the old truth is then untouched.
+    pub fn finish(mut self, sn: &Seqno) -> Result<(), StoreError> {
+        self.flush_shares()?;
+        let Self { target, nodes, .. } = self;
+        let positions = target.fill_nodes(nodes)?;
+        target.fill_positions(positions)?;
+        target.write(|connection| {
+            if !target.is_first {
+                copy_touched(connection, &lock(&target.touched.0.handles))?;
+            }
+            schema::swap_next(connection)?;
+            truth::set_meta(connection, truth::META_SEQNO, sn.as_str())
+        })?;
+        // The new truth stands; what is left of the old one is only space.
+        for (table, order) in LEFTOVERS {
+            if let Err(error) = target.remove_table(table, order) {
+                tracing::warn!(%error, table, "an old tree was not removed yet");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Target {
+    fn write<T>(
+        &self,
+        f: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.db.write_on(&self.connection, f)
+    }
+
+    /// Writes the nodes in the order of the disk; gives their positions to sort.
+    fn fill_nodes(&self, nodes: Sorter<NodeRow>) -> Result<Sorter<Position>, StoreError> {
+        let mut positions = Sorter::new(self.db.dir(), SORT_POSITIONS);
+        let mut sorted = nodes.sorted()?;
+        let mut is_done = false;
+        while !is_done {
+            is_done = self.write(|connection| {
+                let began = Instant::now();
+                let mut insert = connection.prepare_cached(&truth::insert_next())?;
+                let mut known = connection.prepare_cached(
+                    "SELECT arrival, suffix FROM node WHERE parent = ?1 AND handle = ?2",
+                )?;
+                loop {
+                    for _ in 0..ROWS_PER_LOOK {
+                        let Some(row) = sorted.next()? else {
+                            return Ok(true);
+                        };
+                        let position = Position {
+                            handle: handle_number(row.handle),
+                            parent: parent_number(row.parent),
+                        };
+                        let kept = match self.is_first {
+                            true => None,
+                            false => kept(&mut known, position)?,
+                        };
+                        let (arrival, suffix) = kept.unwrap_or((self.arrival, None));
+                        truth::insert_node(&mut insert, &row, arrival, suffix)?;
+                        positions.push(position)?;
+                    }
+                    if began.elapsed() > TURN {
+                        return Ok(false);
+                    }
+                }
+            })?;
+        }
+        Ok(positions)
+    }
+
+    /// Writes the positions in the order of handles.
+    fn fill_positions(&self, positions: Sorter<Position>) -> Result<(), StoreError> {
+        let mut sorted: Sorted<Position> = positions.sorted()?;
+        let mut last: Option<Position> = None;
+        let mut is_done = false;
+        while !is_done {
+            is_done = self.write(|connection| {
+                let began = Instant::now();
+                let mut insert =
+                    connection.prepare_cached("INSERT INTO node_parent_next VALUES (?1, ?2)")?;
+                loop {
+                    for _ in 0..ROWS_PER_LOOK {
+                        let Some(position) = sorted.next()? else {
+                            return Ok(true);
+                        };
+                        match last {
+                            Some(last) if last == position => continue,
+                            Some(last) if last.handle == position.handle => {
+                                drop_double(connection, position)?;
+                                continue;
+                            }
+                            _ => insert.execute([position.handle, position.parent])?,
+                        };
+                        last = Some(position);
+                    }
+                    if began.elapsed() > TURN {
+                        return Ok(false);
+                    }
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Removes a table bit by bit, in the order of the disk.
+    fn remove_table(&self, table: &str, order: &str) -> Result<(), StoreError> {
         if !schema::has_table(&self.connection, table)? {
             return Ok(());
         }
-        for index in schema::indexes(&self.connection, table)? {
-            self.db.write_on(&self.connection, |connection| {
-                Ok(connection.execute_batch(&format!("DROP INDEX {index}"))?)
-            })?;
-        }
         let sql = format!(
-            "DELETE FROM {table} WHERE (parent, handle) <=
-             (SELECT parent, handle FROM {table} ORDER BY parent, handle LIMIT 1 OFFSET {DELETE_ROWS})"
+            "DELETE FROM {table} WHERE ({order}) <=
+             (SELECT {order} FROM {table} ORDER BY {order} LIMIT 1 OFFSET {DELETE_ROWS})"
         );
-        loop {
-            let more = self.db.write_on(&self.connection, |connection| {
+        let mut is_done = false;
+        while !is_done {
+            is_done = self.write(|connection| {
                 let began = Instant::now();
                 let mut delete = connection.prepare(&sql)?;
                 while delete.execute([])? > 0 {
                     if began.elapsed() > TURN {
-                        return Ok(true);
+                        return Ok(false);
                     }
                 }
-                Ok(false)
+                Ok(true)
             })?;
-            if !more {
-                break;
-            }
         }
-        self.db.write_on(&self.connection, |connection| {
-            Ok(connection.execute_batch(&format!("DROP TABLE {table}"))?)
-        })
+        self.write(|connection| Ok(connection.execute_batch(&format!("DROP TABLE {table}"))?))
     }
 }
 
+/// What a node below this parent was assigned before.
 fn kept(
     known: &mut rusqlite::Statement<'_>,
-    row: &NodeRow,
+    position: Position,
 ) -> Result<Option<(u64, Option<u32>)>, StoreError> {
-    let place = [parent_number(row.parent), handle_number(row.handle)];
-    let found = known.query_row(place, |row| {
+    let found = known.query_row([position.parent, position.handle], |row| {
         Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?))
     });
     Ok(found.optional()?)
+}
+
+/// A handle stands below two parents: this one does not count.
+fn drop_double(connection: &Connection, position: Position) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("DELETE FROM node_next WHERE parent = ?1 AND handle = ?2")?
+        .execute([position.parent, position.handle])?;
+    Ok(())
 }
 
 /// Brings what was assigned during the load to the new rows.
 fn copy_touched(connection: &Connection, handles: &HashSet<NodeHandle>) -> Result<(), StoreError> {
     let mut copy = connection.prepare(
         "UPDATE node_next SET (arrival, suffix) =
-         (SELECT arrival, suffix FROM node WHERE node.handle = ?1)
-         WHERE handle = ?1 AND parent = (SELECT parent FROM node WHERE node.handle = ?1)",
+         (SELECT arrival, suffix FROM node WHERE node.handle = ?1 AND node.parent = ?2)
+         WHERE handle = ?1 AND parent = ?2",
     )?;
+    let mut parent = connection.prepare("SELECT parent FROM node_parent WHERE handle = ?1")?;
     for handle in handles {
-        copy.execute(params![handle_number(*handle)])?;
+        let handle = handle_number(*handle);
+        let parent: Option<i64> = parent.query_row([handle], |row| row.get(0)).optional()?;
+        if let Some(parent) = parent {
+            copy.execute([handle, parent])?;
+        }
     }
     Ok(())
-}
-
-/// Makes the index by handle; should a handle stand below two parents, one of them goes.
-fn index_without_doubles(connection: &Connection) -> Result<(), StoreError> {
-    match schema::index_by_handle(connection, "node_next") {
-        Err(StoreError::Database(error))
-            if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {}
-        other => return other,
-    }
-    connection.execute_batch(
-        "CREATE INDEX node_doubles ON node_next (handle);
-         DELETE FROM node_next WHERE EXISTS (SELECT 1 FROM node_next AS other
-             WHERE other.handle = node_next.handle AND other.parent > node_next.parent);
-         DROP INDEX node_doubles;",
-    )?;
-    schema::index_by_handle(connection, "node_next")
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::StoreError;
-use crate::truth;
 
 /// The version of everything in the state and cache directories.
 pub(crate) const FORMAT: u32 = 1;
@@ -13,7 +12,7 @@ pub(crate) const FORMAT: u32 = 1;
 /// `mgst` in the file's header, so that `file` and a curious user can tell what it is.
 const APPLICATION_ID: i32 = 0x6d67_7374;
 
-/// The columns of a table of nodes; `node` and the loader's `node_next` have the same.
+/// The columns of a table of nodes, clustered by parent; `node` and the loader's `node_next`.
 const NODE_COLUMNS: &str = "(
     parent INTEGER NOT NULL,
     handle INTEGER NOT NULL,
@@ -28,6 +27,10 @@ const NODE_COLUMNS: &str = "(
     suffix INTEGER,
     PRIMARY KEY (parent, handle)
 ) WITHOUT ROWID";
+
+/// The columns of `node_parent`, which finds a node by its handle. It is a table and not an index
+/// of `node`, so that a loader can fill it in its own order.
+const PARENT_COLUMNS: &str = "(handle INTEGER PRIMARY KEY, parent INTEGER NOT NULL)";
 
 const SHARE_COLUMNS: &str = "(
     handle INTEGER NOT NULL,
@@ -101,11 +104,11 @@ pub(crate) fn prepare(connection: &Connection) -> Result<(), StoreError> {
              CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
              INSERT INTO meta VALUES ('store.format', {FORMAT});
              CREATE TABLE node {NODE_COLUMNS};
+             CREATE TABLE node_parent {PARENT_COLUMNS};
              CREATE TABLE share {SHARE_COLUMNS};
-             {OTHER_TABLES}"
+             {OTHER_TABLES}
+             COMMIT;"
         ))?;
-        index_by_handle(connection, "node")?;
-        connection.execute_batch("COMMIT")?;
         return Ok(());
     }
     let found: Option<i64> = connection
@@ -127,36 +130,23 @@ pub(crate) fn prepare(connection: &Connection) -> Result<(), StoreError> {
 /// Creates the loader's empty tables.
 pub(crate) fn create_next(connection: &Connection) -> Result<(), StoreError> {
     connection.execute_batch(&format!(
-        "CREATE TABLE node_next {NODE_COLUMNS}; CREATE TABLE share_next {SHARE_COLUMNS};"
+        "DROP TABLE IF EXISTS share_next;
+         CREATE TABLE node_next {NODE_COLUMNS};
+         CREATE TABLE node_parent_next {PARENT_COLUMNS};
+         CREATE TABLE share_next {SHARE_COLUMNS};"
     ))?;
     Ok(())
 }
 
-/// Creates the index by handle of `node` or `node_next`. Renaming a table does not rename its
-/// indexes, so each has a name of its own.
-pub(crate) fn index_by_handle(connection: &Connection, table: &str) -> Result<(), StoreError> {
-    let number = truth::count_up(connection, "store.last_index")?;
-    connection.execute_batch(&format!(
-        "CREATE UNIQUE INDEX node_handle_{number} ON {table} (handle)"
-    ))?;
-    Ok(())
-}
-
-/// The names of a table's own indexes.
-pub(crate) fn indexes(connection: &Connection, table: &str) -> Result<Vec<String>, StoreError> {
-    let mut statement = connection.prepare(
-        "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?1 AND sql IS NOT NULL",
-    )?;
-    let names = statement.query_map([table], |row| row.get(0))?;
-    Ok(names.collect::<rusqlite::Result<Vec<_>>>()?)
-}
-
-/// Puts the loader's tables in the place of the truth; `node_old` keeps the former nodes, which the
-/// loader deletes bit by bit. Only renames, so it is quick whatever the size.
+/// Puts the loader's tables in the place of the truth; the former nodes stay as `node_old` and
+/// `node_parent_old`, which the loader deletes bit by bit. Only renames, so it is quick whatever the
+/// size.
 pub(crate) fn swap_next(connection: &Connection) -> Result<(), StoreError> {
     connection.execute_batch(
         "ALTER TABLE node RENAME TO node_old;
          ALTER TABLE node_next RENAME TO node;
+         ALTER TABLE node_parent RENAME TO node_parent_old;
+         ALTER TABLE node_parent_next RENAME TO node_parent;
          DROP TABLE share;
          ALTER TABLE share_next RENAME TO share;",
     )?;

@@ -13,8 +13,8 @@ const NO_USER: i64 = 0;
 
 const NODE: &str = "handle, parent, kind, owner, size, ts, key, attrs, fa, arrival, suffix";
 
-/// Everything but `arrival` and `suffix` and their values, for inserts.
-pub(crate) const INSERT_COLUMNS: &str =
+/// The columns of [`insert_node`] and their values.
+const INSERT_COLUMNS: &str =
     "(handle, parent, kind, owner, size, ts, key, attrs, fa, arrival, suffix)
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
 
@@ -60,6 +60,11 @@ fn node_from(row: &Row<'_>) -> rusqlite::Result<NodeRow> {
     })
 }
 
+/// The statement that puts a row into the loader's table, for [`insert_node`].
+pub(crate) fn insert_next() -> String {
+    format!("INSERT OR REPLACE INTO node_next {INSERT_COLUMNS}")
+}
+
 /// Runs an insert whose columns are [`INSERT_COLUMNS`].
 pub(crate) fn insert_node(
     statement: &mut Statement<'_>,
@@ -83,11 +88,48 @@ pub(crate) fn insert_node(
     Ok(())
 }
 
+/// Restricts a statement over `node` to one handle, `?1`.
+pub(crate) const IS_HANDLE: &str =
+    "handle = ?1 AND parent = (SELECT parent FROM node_parent WHERE node_parent.handle = ?1)";
+
 pub(crate) fn node(db: &Connection, handle: NodeHandle) -> Result<Option<NodeRow>, StoreError> {
-    let mut statement = db.prepare_cached(&format!("SELECT {NODE} FROM node WHERE handle = ?1"))?;
+    let sql = format!("SELECT {NODE} FROM node WHERE {IS_HANDLE}");
+    let mut statement = db.prepare_cached(&sql)?;
     Ok(statement
         .query_row([handle_number(handle)], node_from)
         .optional()?)
+}
+
+/// Writes a node to both of its tables; it must not be below another parent.
+pub(crate) fn put_node(db: &Connection, row: &NodeRow, arrival: u64) -> Result<(), StoreError> {
+    let sql = format!("INSERT OR REPLACE INTO node {INSERT_COLUMNS}");
+    insert_node(&mut db.prepare_cached(&sql)?, row, arrival, row.suffix)?;
+    db.prepare_cached("INSERT OR REPLACE INTO node_parent VALUES (?1, ?2)")?
+        .execute([handle_number(row.handle), parent_number(row.parent)])?;
+    Ok(())
+}
+
+/// Deletes a node from both of its tables; whether it was there.
+pub(crate) fn delete_node(db: &Connection, handle: NodeHandle) -> Result<bool, StoreError> {
+    let handle = [handle_number(handle)];
+    let gone = db
+        .prepare_cached(&format!("DELETE FROM node WHERE {IS_HANDLE}"))?
+        .execute(handle)?;
+    db.prepare_cached("DELETE FROM node_parent WHERE handle = ?1")?
+        .execute(handle)?;
+    Ok(gone > 0)
+}
+
+/// Sets a column of a node; an unknown node is left unknown.
+pub(crate) fn set_column(
+    db: &Connection,
+    handle: NodeHandle,
+    column: &str,
+    value: impl rusqlite::ToSql,
+) -> Result<(), StoreError> {
+    db.prepare_cached(&format!("UPDATE node SET {column} = ?2 WHERE {IS_HANDLE}"))?
+        .execute(params![handle_number(handle), value])?;
+    Ok(())
 }
 
 pub(crate) fn children(

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use mega_proto::{NodeHandle, Seqno};
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
 use crate::change_rows;
 use crate::error::StoreError;
@@ -71,19 +71,10 @@ impl<'a> Tx<'a> {
             _ => truth::count_up(self.db, truth::META_ARRIVAL)?,
         };
         if known.is_some_and(|known| known.parent != row.parent) {
-            self.delete_row(row.handle)?;
+            truth::delete_node(self.db, row.handle)?;
         }
-        let sql = format!("INSERT OR REPLACE INTO node {}", truth::INSERT_COLUMNS);
-        let mut insert = self.db.prepare_cached(&sql)?;
-        truth::insert_node(&mut insert, row, arrival, row.suffix)?;
+        truth::put_node(self.db, row, arrival)?;
         self.touched.note(row.handle);
-        Ok(())
-    }
-
-    fn delete_row(&self, handle: NodeHandle) -> Result<(), StoreError> {
-        self.db
-            .prepare_cached("DELETE FROM node WHERE handle = ?1")?
-            .execute([handle_number(handle)])?;
         Ok(())
     }
 
@@ -96,10 +87,7 @@ impl<'a> Tx<'a> {
         handle: NodeHandle,
         attrs: impl AsRef<[u8]>,
     ) -> Result<(), StoreError> {
-        self.db
-            .prepare_cached("UPDATE node SET attrs = ?2 WHERE handle = ?1")?
-            .execute(params![handle_number(handle), attrs.as_ref()])?;
-        Ok(())
+        truth::set_column(self.db, handle, "attrs", attrs.as_ref())
     }
 
     /// Moves a node below another parent: it arrives there now, and its suffix goes.
@@ -125,10 +113,7 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// If the database cannot be written.
     pub fn set_key(&mut self, handle: NodeHandle, key: &str) -> Result<(), StoreError> {
-        self.db
-            .prepare_cached("UPDATE node SET key = ?2 WHERE handle = ?1")?
-            .execute(params![handle_number(handle), key])?;
-        Ok(())
+        truth::set_column(self.db, handle, "key", key)
     }
 
     /// Assigns or takes away the number that tells a node from equally named siblings.
@@ -140,9 +125,7 @@ impl<'a> Tx<'a> {
         handle: NodeHandle,
         suffix: Option<u32>,
     ) -> Result<(), StoreError> {
-        self.db
-            .prepare_cached("UPDATE node SET suffix = ?2 WHERE handle = ?1")?
-            .execute(params![handle_number(handle), suffix])?;
+        truth::set_column(self.db, handle, "suffix", suffix)?;
         self.touched.note(handle);
         Ok(())
     }
@@ -153,13 +136,9 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// If the database cannot be written.
     pub fn delete_subtree(&mut self, handle: NodeHandle) -> Result<Vec<NodeHandle>, StoreError> {
-        let mut known = self
-            .db
-            .prepare_cached("SELECT 1 FROM node WHERE handle = ?1")?;
-        if !known.exists([handle_number(handle)])? {
+        if !truth::delete_node(self.db, handle)? {
             return Ok(Vec::new());
         }
-        self.delete_row(handle)?;
         let mut gone = vec![handle];
         let mut below = self
             .db
@@ -167,15 +146,19 @@ impl<'a> Tx<'a> {
         let mut delete = self
             .db
             .prepare_cached("DELETE FROM node WHERE parent = ?1")?;
+        let mut forget = self
+            .db
+            .prepare_cached("DELETE FROM node_parent WHERE handle = ?1")?;
         let mut next = 0;
         // Rows are deleted as they are found, so that a circle of parents ends too.
         while let Some(parent) = gone.get(next).copied() {
             next += 1;
             let parent = handle_number(parent);
-            let rows = below.query_map([parent], |row| row.get(0).map(number_handle))?;
             let before = gone.len();
-            for child in rows {
-                gone.push(child?);
+            for child in below.query_map([parent], |row| row.get(0))? {
+                let child: i64 = child?;
+                forget.execute([child])?;
+                gone.push(number_handle(child));
             }
             if gone.len() > before {
                 delete.execute([parent])?;

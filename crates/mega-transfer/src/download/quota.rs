@@ -1,6 +1,6 @@
 //! The transfer quota's gate: after a 509 nobody asks for bytes until the time the server named.
 //!
-//! One per process, because the quota belongs to the account or the address (protocol/04 §2).
+//! One per process, because the quota belongs to the account or the address (protocol/04 section 2).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;

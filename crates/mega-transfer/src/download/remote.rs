@@ -7,7 +7,7 @@ use mega_proto::ErrorCode;
 
 use crate::error::TransferError;
 
-/// How long the quota is taken to be exhausted when the server does not say (protocol/04 §1).
+/// How long the quota is taken to be exhausted when the server does not say (protocol/04 section 1).
 const UNSAID: Duration = Duration::from_secs(3600);
 
 /// The meaning of a failed `g`.

@@ -1,4 +1,4 @@
-//! What can go wrong with one ranged request, and what to do about it (protocol/04 §2).
+//! What can go wrong with one ranged request, and what to do about it (protocol/04 section 2).
 //!
 //! Pure policy: the table of remedies; `flight` carries them out.
 

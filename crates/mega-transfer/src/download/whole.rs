@@ -1,4 +1,4 @@
-//! Checks the complete content of a file against the meta-MAC in its key (protocol/04 §3).
+//! Checks the complete content of a file against the meta-MAC in its key (protocol/04 section 3).
 //!
 //! Owns the one check a file can have running. A mismatch drops what was fetched and fetches once more
 //! from a new URL; a second one condemns the file: reads fail with `Corrupt` for as long as anybody

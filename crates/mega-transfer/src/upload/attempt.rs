@@ -2,7 +2,7 @@
 //!
 //! Keeps up to the file's connections busy, each with one piece from reading to acknowledgement. The
 //! distance from the lowest unacknowledged byte to the end of the highest piece stays below 256 MiB
-//! (protocol/04 §5). The token may come with any piece; then everything is stored and outstanding
+//! (protocol/04 section 5). The token may come with any piece; then everything is stored and outstanding
 //! answers do not matter.
 
 use std::collections::BTreeSet;

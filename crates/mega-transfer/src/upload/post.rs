@@ -1,6 +1,6 @@
 //! Posting one piece until the server has it.
 //!
-//! The retained ciphertext is sent again unchanged; what the server's answers mean is protocol/04 §5
+//! The retained ciphertext is sent again unchanged; what the server's answers mean is protocol/04 section 5
 //! and the upload column of `mega_api::policy`.
 
 use mega_api::{ChunkAck, Retry, StorageError};

@@ -1,4 +1,4 @@
-//! What storage servers do wrong on downloads (protocol/06 §8.5), and that readers do not notice.
+//! What storage servers do wrong on downloads (protocol/06 section 8.5), and that readers do not notice.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What storage servers do wrong on uploads (protocol/06 §8.6).
+//! What storage servers do wrong on uploads (protocol/06 section 8.6).
 
 use std::sync::Arc;
 
