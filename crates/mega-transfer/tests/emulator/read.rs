@@ -216,7 +216,8 @@ async fn a_read_may_be_polled_outside_of_the_runtime() {
             let mut read = pin!(file.read(MIB, 100, &cursor));
             let mut context = Context::from_waker(Waker::noop());
             let cold = read.as_mut().poll(&mut context);
-            matches!(cold, Poll::Pending)
+            // Ready already on a day when this thread is slow and the server is not.
+            matches!(cold, Poll::Pending | Poll::Ready(Ok(_)))
         };
         scope.spawn(poll).join()
     });
