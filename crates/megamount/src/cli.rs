@@ -68,9 +68,9 @@ pub(crate) struct BareMount {
     #[arg(value_name = "MOUNTPOINT", required = true)]
     mountpoint: Option<PathBuf>,
     #[command(flatten)]
-    program: ProgramOptions,
-    #[command(flatten)]
     options: MountOptions,
+    #[command(flatten)]
+    program: ProgramOptions,
 }
 
 /// A complete order to mount.

@@ -29,7 +29,7 @@ use signals::Signals;
 
 /// How long the kernel may take to let go of a detached mount before the work goes on without it:
 /// programs that still have files open keep it.
-const LETTING_GO: Duration = Duration::from_secs(2);
+const LETTING_GO: Duration = Duration::from_millis(500);
 /// How long leftover background work may hold up the end of the process.
 const RUNTIME_END: Duration = Duration::from_secs(2);
 

@@ -216,7 +216,7 @@ fn unmount_lazily(path: &Path) -> io::Result<()> {
 /// Where fusermount3 is, looked up as fuser does it.
 fn fusermount() -> Option<PathBuf> {
     if let Some(path) = env::path(env::FUSERMOUNT_PATH) {
-        return Some(path);
+        return path.is_file().then_some(path);
     }
     let path = env::text(env::PATH).unwrap_or_default();
     let directories: Vec<_> = std::env::split_paths(&path)

@@ -18,14 +18,21 @@ pub(crate) enum Echo {
     Off,
 }
 
-/// Asks `prompt`. None when there is no terminal or the question was cancelled.
-pub(crate) fn ask(prompt: &str, echo: Echo) -> Option<Secret> {
-    let mut tty = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/tty")
-        .ok()?;
-    read_answer(&mut tty, prompt, echo).ok().flatten()
+/// Why a question has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoAnswer {
+    /// Nobody can be asked.
+    NoTerminal,
+    /// Somebody was asked and did not want to answer.
+    Cancelled,
+}
+
+/// Asks `prompt`.
+pub(crate) fn ask(prompt: &str, echo: Echo) -> Result<Secret, NoAnswer> {
+    let tty = OpenOptions::new().read(true).write(true).open("/dev/tty");
+    let mut tty = tty.map_err(|_| NoAnswer::NoTerminal)?;
+    let answer = read_answer(&mut tty, prompt, echo).map_err(|_| NoAnswer::NoTerminal)?;
+    answer.ok_or(NoAnswer::Cancelled)
 }
 
 /// Restores the terminal's modes when dropped.

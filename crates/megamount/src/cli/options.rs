@@ -151,7 +151,7 @@ layer! {
         #[arg(long, env = env::API_URL, hide_env = true, help_heading = "Network",
             value_name = "URL")]
         api_url: ApiUrl,
-        /// Proxy, such as http://host:3128 or socks5://host:1080 [default: from the environment]
+        /// Proxy, such as http://host:3128 [default: from the environment]
         #[arg(long, env = env::PROXY, hide_env = true, hide_env_values = true,
             help_heading = "Network", value_name = "URL")]
         proxy: String,

@@ -35,6 +35,8 @@ const LAST_DEADLINE: Duration = Duration::from_secs(5);
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
 /// How often an earlier daemon that is still uploading is looked after.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// A start that takes longer is explained at the terminal.
+const LONG: Duration = Duration::from_secs(3);
 /// Our part of the packets that our own commands cause, one per state directory.
 const CLIENT_ID: &str = "program.client_id";
 /// Memory of one directory entry, roughly: names, attributes, keys.
@@ -83,7 +85,7 @@ pub(super) async fn bring_up(plan: &Arc<Plan>, herald: &Herald) -> Result<Mounte
     login::allow_relogin(plan, &store, &api);
 
     let started = Vfs::start(Arc::clone(&store), api, vfs_config(plan), limits(plan));
-    let vfs = Box::pin(started)
+    let vfs = patiently(herald, started)
         .await
         .map_err(|e| translate::start(plan, &shown, &e))?;
     match attach(plan, &vfs).await {
@@ -97,6 +99,18 @@ pub(super) async fn bring_up(plan: &Arc<Plan>, herald: &Herald) -> Result<Mounte
         Err(failure) => {
             vfs.shutdown(Duration::ZERO).await;
             Err(failure)
+        }
+    }
+}
+
+/// Waits for `start`, and says why when it takes long.
+async fn patiently<T>(herald: &Herald, start: impl Future<Output = T>) -> T {
+    let mut start = Box::pin(start);
+    match tokio::time::timeout(LONG, start.as_mut()).await {
+        Ok(started) => started,
+        Err(_) => {
+            herald.note("reading the account's list of files for the first time ...");
+            start.await
         }
     }
 }

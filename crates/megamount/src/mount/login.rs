@@ -18,7 +18,7 @@ use crate::demo;
 use crate::failure::Failure;
 use crate::launch::{Answerer, Herald, Question};
 use crate::password;
-use crate::terminal::{self, Echo};
+use crate::terminal::{self, Echo, NoAnswer};
 
 /// How often a password that was typed may be typed again.
 const TYPING_ATTEMPTS: u32 = 3;
@@ -224,15 +224,20 @@ impl Answerer for LoginHelp {
                 Some(password) => Ok(password),
                 None => {
                     let prompt = format!("Mega password of {user}: ");
-                    terminal::ask(&prompt, Echo::Off).ok_or(Failure::PasswordNeeded { name, user })
+                    terminal::ask(&prompt, Echo::Off).map_err(|why| match why {
+                        NoAnswer::NoTerminal => Failure::PasswordNeeded { name, user },
+                        NoAnswer::Cancelled => Failure::Interrupted,
+                    })
                 }
             },
             Question::Code => match password::code(&name, account)? {
                 Some(code) => Ok(Secret::new(code)),
                 None => {
                     let prompt = format!("Two-factor code of {user}: ");
-                    let typed = terminal::ask(&prompt, Echo::On);
-                    let typed = typed.ok_or(Failure::CodeNeeded { name, user })?;
+                    let typed = terminal::ask(&prompt, Echo::On).map_err(|why| match why {
+                        NoAnswer::NoTerminal => Failure::CodeNeeded { name, user },
+                        NoAnswer::Cancelled => Failure::Interrupted,
+                    })?;
                     Ok(Secret::new(password::digits(typed.expose())))
                 }
             },
