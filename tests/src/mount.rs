@@ -184,8 +184,13 @@ impl<'w> Mount<'w> {
     /// Ends the daemon by SIGTERM and returns its exit code.
     #[track_caller]
     pub fn terminate(mut self) -> i32 {
-        kill_process(pid(self.id()), Signal::TERM).unwrap();
+        self.signal_term();
         self.wait_for_end()
+    }
+
+    /// Asks the daemon to end.
+    pub fn signal_term(&self) {
+        kill_process(pid(self.id()), Signal::TERM).unwrap();
     }
 
     /// Kills the daemon.
@@ -193,8 +198,9 @@ impl<'w> Mount<'w> {
         drop(self);
     }
 
+    /// Waits until the daemon has ended; its exit code.
     #[track_caller]
-    fn wait_for_end(&mut self) -> i32 {
+    pub fn wait_for_end(&mut self) -> i32 {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(code) = self.daemon.try_wait() {

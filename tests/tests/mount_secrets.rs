@@ -1,0 +1,67 @@
+//! What lies on the disk and in the logs.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use mega_emulator::Fixture;
+use megamount_tests::{PASSWORD, USER, World, sh};
+
+/// An account in use: content read into the cache, and content that waits for its upload.
+fn used() -> World {
+    let world = World::with(&[Fixture::file(
+        "/NameOnTheServer",
+        "ContentOnTheServer",
+        1_600_000_000,
+    )]);
+    let mount = world.mount_with("remote:", &["--write-back", "10m", "--log-level", "trace"]);
+    assert_eq!(mount.read("NameOnTheServer"), b"ContentOnTheServer");
+    mount.sh("mkdir LocalFolder; echo ContentWrittenHere >LocalFolder/NameWrittenHere; sync");
+    std::fs::write(world.path("log"), mount.log()).unwrap();
+    mount.kill_9();
+    world
+}
+
+#[test]
+fn nothing_on_disk_is_readable() {
+    let world = used();
+    for secret in [
+        "NameOnTheServer",
+        "ContentOnTheServer",
+        "LocalFolder",
+        "ContentWrittenHere",
+        "NameWrittenHere",
+        PASSWORD,
+    ] {
+        let found = sh(
+            &world.path(""),
+            &format!("grep -rlaF -- '{secret}' state cache || true"),
+        );
+        assert_eq!(found, "", "{secret}");
+    }
+}
+
+#[test]
+fn modes_are_private() {
+    let world = used();
+    let open = sh(
+        &world.path(""),
+        "find state/megamount cache/megamount -perm /077 -printf '%m %P\\n'",
+    );
+    assert_eq!(open, "");
+}
+
+#[test]
+fn logs_hold_no_secret() {
+    let world = used();
+    let log = std::fs::read_to_string(world.path("log")).unwrap();
+    assert!(log.len() > 1000, "{log}");
+    let master_key = world.emulator.master_key(USER).unwrap();
+    for secret in [
+        "ContentOnTheServer",
+        "ContentWrittenHere",
+        PASSWORD,
+        &master_key,
+        "sid=",
+    ] {
+        assert!(!log.contains(secret), "{secret} in the log");
+    }
+}

@@ -1,0 +1,36 @@
+//! One login per device.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use mega_emulator::Fixture;
+use megamount_tests::{USER, World};
+
+#[test]
+fn a_second_start_sends_no_login() {
+    let world = World::with(&[Fixture::file("/f", "x", 1_600_000_000)]);
+    world.mount().unmount();
+    assert_eq!(world.emulator.counters().logins, 1);
+    // The password is not even known any more.
+    world.configure(&format!("[remote.remote]\nuser = \"{USER}\"\n"));
+    let mount = world.mount();
+    assert_eq!(mount.read("f"), b"x");
+    mount.kill_9();
+    world.mount().unmount();
+    let counters = world.emulator.counters();
+    assert_eq!((counters.logins, counters.commands("us0")), (1, 1));
+}
+
+#[test]
+fn a_dead_session_is_renewed_once() {
+    let world = World::with(&[Fixture::file("/f", "x", 1_600_000_000)]);
+    world.expect_logins(2);
+    let mount = world.mount();
+    world.emulator.end_sessions(Some(USER));
+    assert_eq!(mount.read("f"), b"x");
+    mount.write("new", "y");
+    mount.unmount();
+    assert_eq!(world.content("/new").unwrap(), b"y");
+    assert_eq!(world.emulator.counters().logins, 2);
+    world.mount().unmount();
+    assert_eq!(world.emulator.counters().logins, 2);
+}
