@@ -32,10 +32,11 @@ const IDLE_READERS: usize = 4;
 const STATEMENTS: usize = 96;
 /// Checkpoint in the background above 4 MiB of log.
 const LOG_BACKGROUND: u32 = 1024;
-/// Checkpoint in [`Db::sync`] above 32 MiB: nobody seems to call [`Db::maintain`].
-const LOG_SYNC: u32 = 8 * LOG_BACKGROUND;
-/// The writer resets the log above 64 MiB.
-const LOG_LIMIT: u32 = 16 * LOG_BACKGROUND;
+/// Checkpoint in [`Db::sync`] and in long jobs above 64 MiB: larger ones write each page less often.
+const LOG_SYNC: u32 = 16 * LOG_BACKGROUND;
+/// The writer resets the log above 256 MiB. It waits for the disk then, so this must be rare: more
+/// than a second of the fastest writer, whose log [`Db::maintain`] empties every second.
+const LOG_LIMIT: u32 = 64 * LOG_BACKGROUND;
 
 /// The database. Shared by the store, its cache and its loaders.
 #[derive(Debug)]
@@ -97,7 +98,7 @@ impl Db {
         })
     }
 
-    /// Runs `f` on a read connection, in one snapshot.
+    /// Runs `f` on a read connection. Each statement of it has a snapshot of its own.
     pub(crate) fn read<T>(
         &self,
         f: impl FnOnce(&Connection) -> Result<T, StoreError>,
@@ -107,20 +108,28 @@ impl Db {
             Some(connection) => connection,
             None => connect(&self.path, Role::Reader, &self.log_pages)?,
         };
-        connection.prepare_cached("BEGIN")?.execute([])?;
         let result = f(&connection);
-        // A connection that cannot end its snapshot would hold the log back: drop it.
-        if connection
-            .prepare_cached("COMMIT")
-            .and_then(|mut end| end.execute([]))
-            .is_ok()
-        {
+        // A snapshot that was left open would hold the log back: such a connection is dropped.
+        if connection.is_autocommit() {
             let mut idle = lock(&self.readers);
             if idle.len() < IDLE_READERS {
                 idle.push(connection);
             }
         }
         result
+    }
+
+    /// Runs `f` on a read connection, all of it in one snapshot.
+    pub(crate) fn read_snapshot<T>(
+        &self,
+        f: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.read(|db| {
+            db.prepare_cached("BEGIN")?.execute([])?;
+            let result = f(db);
+            db.prepare_cached("COMMIT")?.execute([])?;
+            result
+        })
     }
 
     /// Runs `f` in one write transaction: committed if it returns `Ok`, else nothing happened.
@@ -142,10 +151,12 @@ impl Db {
         connection: &Connection,
         f: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let _turn = lock(&self.writer);
+        let turn = lock(&self.writer);
         let result = self.transaction(connection, f);
-        if self.log_pages.load(Ordering::Relaxed) > LOG_LIMIT {
-            let _ = self.checkpoint(connection, CheckpointMode::RESTART);
+        drop(turn);
+        // A long job fills the log: it waits for the disk itself, and nobody with it.
+        if self.log_pages.load(Ordering::Relaxed) > LOG_SYNC {
+            self.checkpoint_in_background()?;
         }
         result
     }
@@ -301,7 +312,7 @@ fn connect(path: &Path, role: Role, log_pages: &Arc<AtomicU32>) -> Result<Connec
     // the file instead would count the whole tree into our memory.
     let cache = match role {
         Role::Writer => 8 << 10,
-        Role::Reader => 2 << 10,
+        Role::Reader => 4 << 10,
         Role::Checkpointer => 64,
         Role::Bulk => 32 << 10,
     };

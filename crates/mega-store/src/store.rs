@@ -327,7 +327,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::LockedKeys`], [`StoreError::Damaged`], or if the database cannot be read.
     pub fn changes(&self) -> Result<Vec<ChangeRow>, StoreError> {
-        self.db.read(|db| change_rows::changes(db, &self.vault))
+        self.db
+            .read_snapshot(|db| change_rows::changes(db, &self.vault))
     }
 
     /// One change row, with its layers.
@@ -336,7 +337,7 @@ impl Store {
     /// As [`changes`](Self::changes).
     pub fn change(&self, subject: Subject) -> Result<Option<ChangeRow>, StoreError> {
         self.db
-            .read(|db| change_rows::change(db, &self.vault, subject))
+            .read_snapshot(|db| change_rows::change(db, &self.vault, subject))
     }
 
     /// All attempts.

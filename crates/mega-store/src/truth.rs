@@ -103,7 +103,8 @@ pub(crate) fn node(db: &Connection, handle: NodeHandle) -> Result<Option<NodeRow
 /// Writes a node to both of its tables; it must not be below another parent.
 pub(crate) fn put_node(db: &Connection, row: &NodeRow, arrival: u64) -> Result<(), StoreError> {
     let sql = format!("INSERT OR REPLACE INTO node {INSERT_COLUMNS}");
-    insert_node(&mut db.prepare_cached(&sql)?, row, arrival, row.suffix)?;
+    let mut insert = db.prepare_cached(&sql)?;
+    insert_node(&mut insert, row, arrival, row.suffix)?;
     db.prepare_cached("INSERT OR REPLACE INTO node_parent VALUES (?1, ?2)")?
         .execute([handle_number(row.handle), parent_number(row.parent)])?;
     Ok(())
