@@ -222,20 +222,20 @@ impl RemoteFile {
         range: Range<u64>,
         ahead: Option<Ahead>,
     ) -> Result<Bytes, TransferError> {
-        if self.is_strict() && !self.is_whole_verified() {
-            let pieces = self.verified().await?;
-            if let Some(pieces) = pieces {
-                return Ok(self.decrypted(&range, |unit| pieces.get(unit as usize).cloned()));
-            }
-        }
-        let deadline = Instant::now() + self.shared.limits.timeout;
         let wanted = Wanted::new(&self, units_of(&range));
+        let mut deadline = Instant::now() + self.shared.limits.timeout;
         let mut watching = Vec::new();
         let mut arrival = Arrival::First;
         let mut ahead = ahead;
         loop {
+            if self.is_strict() && !self.is_whole_verified() {
+                if let Some(pieces) = self.verified().await? {
+                    return Ok(self.decrypted(&range, |unit| pieces.get(unit as usize).cloned()));
+                }
+                deadline = Instant::now() + self.shared.limits.timeout;
+            }
             let mut changed = self.changed.subscribe();
-            self.launch_demanded(&range, &mut watching, arrival)?;
+            let is_pending = self.launch_demanded(&range, &mut watching, arrival)?;
             arrival = Arrival::Again;
             if let Some(ahead) = ahead.take() {
                 self.launch_ahead(ahead);
@@ -246,9 +246,16 @@ impl RemoteFile {
                 return Ok(bytes);
             }
             settle(&mut watching)?;
-            let waited = timeout_at(deadline, changed.changed()).await;
-            if waited.is_err() {
+            if is_pending {
+                let waited = timeout_at(deadline, changed.changed()).await;
+                waited
+                    .map_err(|_| TransferError::Timeout)?
+                    .map_err(|_| TransferError::WorkerDied)?;
+            } else if Instant::now() >= deadline {
                 return Err(TransferError::Timeout);
+            } else {
+                // Thrown out of the cache between two looks: what comes now stays in memory.
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -265,7 +272,7 @@ impl RemoteFile {
         let mut arrival = Arrival::First;
         loop {
             let mut changed = self.changed.subscribe();
-            self.launch_demanded(&range, &mut watching, arrival)?;
+            let is_pending = self.launch_demanded(&range, &mut watching, arrival)?;
             arrival = Arrival::Again;
             let mut pieces =
                 Vec::with_capacity(usize::try_from(units.end - units.start).unwrap_or(0));
@@ -279,6 +286,11 @@ impl RemoteFile {
                 return Ok(pieces);
             }
             settle(&mut watching)?;
+            if !is_pending {
+                // Thrown out of the cache between two looks: what comes now stays in memory.
+                tokio::task::yield_now().await;
+                continue;
+            }
             let deadline = Instant::now() + self.shared.limits.timeout;
             if timeout_at(deadline, changed.changed()).await.is_err() {
                 return Err(TransferError::Timeout);

@@ -205,15 +205,23 @@ impl UnitTable {
             .any(|unit| matches!(unit, Unit::Here { stored: false, .. }))
     }
 
-    /// Forgets what is in memory and takes every unit away from its flight.
-    pub(crate) fn clear(&mut self) {
-        for unit in self.units.values() {
-            if let Unit::Coming(flight) = unit {
-                flight.cut(0);
-            }
-        }
-        self.units.clear();
+    /// Ends every flight where it is: what has not arrived is absent.
+    pub(crate) fn ground(&mut self) {
         self.intent = None;
+        self.units.retain(|_, unit| match unit {
+            Unit::Coming(flight) => {
+                flight.cut(0);
+                false
+            }
+            Unit::Here { .. } => true,
+        });
+    }
+
+    /// Grounds every flight and forgets what is in memory.
+    pub(crate) fn clear(&mut self) {
+        self.ground();
+        self.units.clear();
+        self.ahead.clear();
     }
 
     fn remove_coming(&mut self, unit: u64, flight: u64) {

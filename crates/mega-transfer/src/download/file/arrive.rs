@@ -85,10 +85,13 @@ impl RemoteFile {
     /// Drops everything fetched and the URL; from now on nothing is returned unverified.
     pub(in crate::download) async fn distrust(&self) -> Result<(), TransferError> {
         self.strict.store(true, Ordering::Release);
+        self.url.expire_any().await;
+        self.table().ground();
+        // A unit that is still being written must not come to lie under the good ones.
+        self.settled().await?;
         self.table().clear();
         self.shared.pool.drop_node(self.handle);
         self.whole.memory_changed();
-        self.url.expire_any().await;
         if let Some(blob) = self.blob().cloned() {
             let dropped = self
                 .shared

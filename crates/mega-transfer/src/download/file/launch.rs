@@ -30,13 +30,15 @@ pub(super) enum Arrival {
 }
 
 impl RemoteFile {
-    /// Launches what `range` lacks and collects the flights that will bring the rest of it.
+    /// Launches what `range` lacks and collects the flights that will bring the rest of it. False when
+    /// nothing is under way: then all of it is here, or was a moment ago.
     pub(super) fn launch_demanded(
         self: &Arc<Self>,
         range: &Range<u64>,
         watching: &mut Vec<Arc<Flight>>,
         arrival: Arrival,
-    ) -> Result<(), TransferError> {
+    ) -> Result<bool, TransferError> {
+        let mut is_pending = false;
         let mut table = self.table();
         // Under the lock: a unit leaves the table only once it is on disk, so none is missed.
         let runs = self.missing(range);
@@ -46,6 +48,7 @@ impl RemoteFile {
                 Place::Absent => self.shared.pool.get(self.handle, unit).is_none(),
                 Place::Coming(flight) => {
                     let stolen = arrival == Arrival::First && table.steal(unit, &flight);
+                    is_pending |= !stolen;
                     if !stolen && !watching.iter().any(|known| known.id == flight.id) {
                         watching.push(flight);
                     }
@@ -71,11 +74,12 @@ impl RemoteFile {
             .map(|run| table.launch(run, FlightKind::Demand))
             .collect();
         drop(table);
+        is_pending |= !launched.is_empty();
         for flight in launched {
             watching.push(Arc::clone(&flight));
             self.shared.runtime.spawn(fly(Arc::clone(self), flight));
         }
-        Ok(())
+        Ok(is_pending)
     }
 
     /// Launches read-ahead within the file's connections.
