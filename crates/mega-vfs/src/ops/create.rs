@@ -24,6 +24,9 @@ enum Making<'a> {
     Symlink { target: &'a [u8] },
 }
 
+/// How long a new file may take to be opened before it counts as complete, ms.
+const UNTIL_OPENED_MS: i64 = 1000;
+
 impl Shared {
     fn make(&self, parent: u64, name: &OsStr, what: Making<'_>) -> OpResult<(Entry, Subject)> {
         self.check_writable()?;
@@ -41,10 +44,12 @@ impl Shared {
         let subject = Subject::Local(id);
         let now = Timestamp::now();
         let is_folder = matches!(what, Making::Folder);
-        let due_ms = if is_folder {
-            state.name_due()
-        } else {
-            state.content_due()
+        let due_ms = match what {
+            Making::Folder => state.name_due(),
+            // Its maker opens it next, and the last close sets the time anew. Until it is open nothing
+            // else tells that there is more to come than an empty file.
+            Making::File { .. } => state.content_due().max(now_ms() + UNTIL_OPENED_MS),
+            Making::Symlink { .. } => state.content_due(),
         };
         let mut row = ChangeRow {
             subject,
