@@ -60,8 +60,11 @@ pub(crate) fn open(path: &Path) -> Result<Target, Failure> {
     file.map(Target::File).map_err(failed)
 }
 
-/// Starts logging. A second call has no effect.
+/// Starts logging, of panics too. A second call has no effect.
 pub(crate) fn start(target: Target, level: LogLevel, format: LogFormat) {
+    std::panic::set_hook(Box::new(
+        |panic| tracing::error!(%panic, "the program has a fault"),
+    ));
     match target {
         Target::Terminal => {
             let colours = std::io::stderr().is_terminal();

@@ -11,6 +11,7 @@ mod plan;
 mod signals;
 mod translate;
 
+use std::pin::pin;
 use std::time::Duration;
 
 use mega_vfs::{Left, Status, Vfs};
@@ -20,7 +21,6 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::launch::{self, Herald, Side};
 use crate::logging;
-use crate::mountpoint;
 use crate::notify::{self, State};
 use bring_up::Mounted;
 use login::LoginHelp;
@@ -112,38 +112,45 @@ async fn mount_and_wait(plan: Plan, herald: &Herald) -> Result<u8, Failure> {
     notify::notify(State::Ready(&format!("Mounted at {place}")));
     herald.mounted();
 
-    tokio::select! {
-        () = mounted.ended() => tracing::info!("unmounted from outside"),
-        () = signals.next() => {
-            tracing::info!("asked to end");
-            take_off(&plan, &mut mounted).await;
-        }
+    let end = tokio::select! {
+        () = mounted.attachment.ended() => End::Unmounted,
+        () = signals.next() => End::Asked,
+    };
+    tracing::info!(?end, "ending");
+    if end == End::Asked {
+        take_off(&mut mounted).await;
     }
-    let left = drain(&plan, &mounted.vfs, &mut signals).await;
+    let left = drain(&plan, &mounted.vfs, &mut signals, end).await;
     Ok(take_leave(&left, herald))
 }
 
+/// Why the mount ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Somebody unmounted it.
+    Unmounted,
+    /// A signal.
+    Asked,
+}
+
 /// Takes our mount, and nothing else, off the tree.
-async fn take_off(plan: &Plan, mounted: &mut Mounted) {
-    let (path, device) = (plan.mountpoint.clone(), mounted.device);
-    let detached = tokio::task::spawn_blocking(move || mountpoint::detach(&path, device)).await;
-    match detached {
-        Ok(Ok(true)) => {
-            if tokio::time::timeout(LETTING_GO, mounted.ended())
-                .await
-                .is_err()
-            {
+async fn take_off(mounted: &mut Mounted) {
+    // Root's call is immediate, fusermount3 takes milliseconds.
+    match tokio::task::block_in_place(|| mounted.attachment.detach()) {
+        Ok(true) => {
+            let gone = tokio::time::timeout(LETTING_GO, mounted.attachment.ended()).await;
+            if gone.is_err() {
                 tracing::warn!("programs still have files open on the mount");
             }
         }
-        Ok(Ok(false)) => tracing::warn!("something else is mounted on top, the mount stays there"),
-        Ok(Err(error)) => tracing::error!(%error, "cannot unmount"),
+        Ok(false) => tracing::warn!("something else is mounted on top, the mount stays there"),
         Err(error) => tracing::error!(%error, "cannot unmount"),
     }
 }
 
-/// Pushes what is queued, until it is done, `--drain` is over or a second signal arrives.
-async fn drain(plan: &Plan, vfs: &Vfs, signals: &mut Signals) -> Left {
+/// Pushes what is queued, until it is done, `--drain` is over or a second signal arrives. After an
+/// unmount one signal is no haste: systemd sends it as soon as `ExecStop` has unmounted.
+async fn drain(plan: &Plan, vfs: &Vfs, signals: &mut Signals, end: End) -> Left {
     let waiting = pending(&vfs.status());
     let drain = plan.settings.drain.0;
     if waiting == 0 {
@@ -156,10 +163,21 @@ async fn drain(plan: &Plan, vfs: &Vfs, signals: &mut Signals) -> Left {
         );
         notify::notify(State::Stopping(&format!("Uploading {waiting} changes")));
     }
-    tokio::select! {
-        left = vfs.shutdown(drain) => return left,
-        () = signals.next() => tracing::info!("asked again, the rest waits for the next mount"),
+    let mut asked = u32::from(end == End::Asked);
+    {
+        let mut shutdown = pin!(vfs.shutdown(drain));
+        loop {
+            tokio::select! {
+                left = &mut shutdown => return left,
+                () = signals.next() => asked += 1,
+            }
+            if asked > 1 {
+                break;
+            }
+            tracing::info!("asked to end, which is happening; once more leaves the rest queued");
+        }
     }
+    tracing::info!("asked again, the rest waits for the next mount");
     vfs.shutdown(Duration::ZERO).await
 }
 

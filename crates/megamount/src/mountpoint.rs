@@ -8,12 +8,12 @@ mod mountinfo;
 
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
+use tokio::sync::watch;
 
 use crate::env_vars as env;
 use crate::failure::Failure;
@@ -111,11 +111,6 @@ pub(crate) fn check_outside(
     })
 }
 
-/// The device number of the file system that answers at `path`; waits for it.
-pub(crate) fn device(path: &Path) -> io::Result<u64> {
-    path.metadata().map(|metadata| metadata.dev())
-}
-
 /// Whether a FUSE mount of ours is at `path`. Never asks the file system itself, which may hang.
 pub(crate) fn is_mounted(path: &Path) -> bool {
     let table = mountinfo::read().unwrap_or_default();
@@ -124,16 +119,65 @@ pub(crate) fn is_mounted(path: &Path) -> bool {
         .any(|entry| entry.mount_point == path && entry.is_fuse() && is_ours(entry))
 }
 
-/// Detaches the mount with device number `device` from `path`. False when it is not (or no longer)
-/// what is mounted there.
-pub(crate) fn detach(path: &Path, device: u64) -> io::Result<bool> {
-    let top = mountinfo::read()?
-        .into_iter()
-        .rfind(|entry| entry.mount_point == path);
-    if top.is_none_or(|top| top.device != device) {
-        return Ok(false);
+/// The mount that this process made, until it is taken off. Dropping it takes it off too.
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    path: PathBuf,
+    /// The device number. The kernel gives it to nobody else while the file system lives, and to
+    /// anybody afterwards; hence `ended`.
+    device: u64,
+    ended: watch::Receiver<bool>,
+}
+
+impl Attachment {
+    /// What has just been mounted at `path`; `ended` turns true when the kernel lets go of it.
+    pub(crate) fn at(path: &Path, ended: watch::Receiver<bool>) -> io::Result<Self> {
+        let top = mountinfo::read()?
+            .into_iter()
+            .rfind(|entry| entry.mount_point == path);
+        match top.filter(is_ours) {
+            Some(top) => Ok(Self {
+                path: path.to_path_buf(),
+                device: top.device,
+                ended,
+            }),
+            None => Err(io::Error::other("the mount is gone again")),
+        }
     }
-    unmount_lazily(path).map(|()| true)
+
+    /// The device number, as in `st_dev`.
+    pub(crate) fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// Takes the mount off the tree; open files keep working until they are closed. False when it
+    /// is not, or no longer, what is mounted there.
+    pub(crate) fn detach(&self) -> io::Result<bool> {
+        if *self.ended.borrow() {
+            return Ok(false);
+        }
+        let top = mountinfo::read()?
+            .into_iter()
+            .rfind(|entry| entry.mount_point == self.path);
+        if top.is_none_or(|top| top.device != self.device) {
+            return Ok(false);
+        }
+        unmount_lazily(&self.path).map(|()| true)
+    }
+
+    /// Returns when the kernel has let go of the file system.
+    pub(crate) async fn ended(&mut self) {
+        // An error means that the other end is gone, which is the same.
+        let _ = self.ended.wait_for(|ended| *ended).await;
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        if let Err(error) = self.detach() {
+            tracing::error!(%error, "cannot unmount");
+        }
+    }
 }
 
 /// Whether root's own calls are used instead of fusermount3.
@@ -233,6 +277,8 @@ fn fusermount() -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]
@@ -285,8 +331,27 @@ mod tests {
 
     #[test]
     fn a_mount_of_somebody_else_is_not_detached() {
-        assert!(!detach(Path::new("/proc"), u64::MAX).unwrap());
-        assert!(!detach(Path::new("/nonexistent"), 0).unwrap());
+        let (_sender, ended) = watch::channel(false);
+        assert!(Attachment::at(Path::new("/proc"), ended.clone()).is_err());
+        let path = PathBuf::from("/proc");
+        let attachment = Attachment {
+            path,
+            device: u64::MAX,
+            ended,
+        };
+        assert!(!attachment.detach().unwrap());
+    }
+
+    #[test]
+    fn after_the_end_a_device_number_means_nothing() {
+        let (_sender, ended) = watch::channel(true);
+        let device = Path::new("/proc").metadata().unwrap().dev();
+        let attachment = Attachment {
+            path: "/proc".into(),
+            device,
+            ended,
+        };
+        assert!(!attachment.detach().unwrap());
     }
 
     #[test]

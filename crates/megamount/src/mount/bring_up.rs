@@ -2,7 +2,6 @@
 
 use std::mem::ManuallyDrop;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,6 @@ use mega_store::{LockHolder, StatePaths, Store, StoreError, StoreOptions};
 use mega_transfer::{MemoryBudget, TransferLimits, Verify};
 use mega_vfs::{Vfs, VfsConfig};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use url::Url;
 
 use super::plan::Plan;
@@ -24,7 +22,7 @@ use crate::config::RemoteKind;
 use crate::demo;
 use crate::failure::Failure;
 use crate::launch::Herald;
-use crate::mountpoint;
+use crate::mountpoint::{self, Attachment};
 
 /// Two loops of fuser: limits.md section 4, point 1.
 const KERNEL_LOOPS: usize = 2;
@@ -46,21 +44,12 @@ const ENTRY_BYTES: u64 = 400;
 pub(super) struct Mounted {
     /// The file system.
     pub(super) vfs: Arc<Vfs>,
-    /// The device number it is known by.
-    pub(super) device: u64,
-    ended: watch::Receiver<bool>,
+    /// Its place in the tree.
+    pub(super) attachment: Attachment,
     /// Never dropped: fuser would unmount whatever is at the path by then, were it ours or not.
     _session: ManuallyDrop<BackgroundSession>,
     /// The server of `demo:`, which ends last.
     _demo: Option<Emulator>,
-}
-
-impl Mounted {
-    /// Returns when the kernel has let go of the file system.
-    pub(super) async fn ended(&mut self) {
-        // An error means that the adaptor is gone, which is the same.
-        let _ = self.ended.wait_for(|ended| *ended).await;
-    }
 }
 
 /// Brings everything up, in order. Nothing is left mounted after an error.
@@ -89,11 +78,10 @@ pub(super) async fn bring_up(plan: &Arc<Plan>, herald: &Herald) -> Result<Mounte
         .await
         .map_err(|e| translate::start(plan, &shown, &e))?;
     match attach(plan, &vfs).await {
-        Ok((session, ended, device)) => Ok(Mounted {
+        Ok((attachment, session)) => Ok(Mounted {
             vfs,
-            device,
-            ended,
-            _session: ManuallyDrop::new(session),
+            attachment,
+            _session: session,
             _demo: demo,
         }),
         Err(failure) => {
@@ -244,38 +232,33 @@ fn limits(plan: &Plan) -> TransferLimits {
 async fn attach(
     plan: &Plan,
     vfs: &Arc<Vfs>,
-) -> Result<(BackgroundSession, watch::Receiver<bool>, u64), Failure> {
+) -> Result<(Attachment, ManuallyDrop<BackgroundSession>), Failure> {
+    let failed = |e: std::io::Error| translate::mount(plan, &e);
     let deadline = plan.settings.timeout.0 + LAST_DEADLINE;
     let (adaptor, ended) = Adaptor::new(Arc::clone(vfs), Handle::current(), deadline);
     let (path, config) = (plan.mountpoint.clone(), fuse_config(plan));
-    let before = mountpoint::device(&path).map_err(|e| translate::mount(plan, &e))?;
     let mounting = tokio::task::spawn_blocking(move || {
         Session::new(adaptor, path, &config).and_then(Session::spawn)
     });
     let session = mounting.await.map_err(std::io::Error::other).flatten();
-    let session = session.map_err(|e| translate::mount(plan, &e))?;
+    // From here on the attachment takes the mount off, also when this future is dropped.
+    let session = ManuallyDrop::new(session.map_err(failed)?);
+    let attachment = Attachment::at(&plan.mountpoint, ended).map_err(failed)?;
     vfs.set_notifier(Arc::new(Notices::new(session.notifier())));
-    // From here on an error must not drop the session, which would unmount by path.
-    let session = ManuallyDrop::new(session);
-    match tokio::time::timeout(FIRST_ANSWER, first_answer(&plan.mountpoint, before)).await {
-        Ok(Ok(device)) => Ok((ManuallyDrop::into_inner(session), ended, device)),
-        Ok(Err(error)) => Err(translate::mount(plan, &error)),
-        Err(_) => {
-            let error = std::io::Error::other("the mount does not answer");
-            Err(translate::mount(plan, &error))
-        }
+    let path = plan.mountpoint.clone();
+    let asked = tokio::task::spawn_blocking(move || path.metadata());
+    let answer = tokio::time::timeout(FIRST_ANSWER, asked).await;
+    let answer = answer.map_err(|_| failed(std::io::Error::other("the mount does not answer")))?;
+    let root = answer
+        .map_err(std::io::Error::other)
+        .flatten()
+        .map_err(failed)?;
+    if root.dev() != attachment.device() || root.ino() != fuser::INodeNo::ROOT.0 {
+        return Err(failed(std::io::Error::other(
+            "something else is mounted there now",
+        )));
     }
-}
-
-/// Asks for the root of the new mount; gives its device number.
-async fn first_answer(path: &Path, before: u64) -> std::io::Result<u64> {
-    let path = PathBuf::from(path);
-    let asked = tokio::task::spawn_blocking(move || path.metadata()).await;
-    let metadata = asked.map_err(std::io::Error::other)??;
-    if metadata.dev() == before || metadata.ino() != 1 {
-        return Err(std::io::Error::other("something else is mounted there now"));
-    }
-    Ok(metadata.dev())
+    Ok((attachment, session))
 }
 
 fn fuse_config(plan: &Plan) -> fuser::Config {

@@ -65,8 +65,8 @@ impl Home {
         text
     }
 
-    /// Runs and expects a mount.
-    pub(crate) fn mounts(&self, args: &[&str]) {
+    /// Runs, expects a mount, and returns what was said.
+    pub(crate) fn mounts(&self, args: &[&str]) -> String {
         let output = self.run(args);
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(
@@ -76,6 +76,7 @@ impl Home {
             self.log("demo")
         );
         assert!(self.is_mounted(), "success means that it is mounted");
+        text
     }
 
     pub(crate) fn is_mounted(&self) -> bool {

@@ -201,3 +201,40 @@ fn another_account_or_server_is_refused() {
     assert!(text.contains("belongs to another"), "{text}");
     assert_eq!(second.counters().requests("cs"), 0, "nothing was sent");
 }
+
+#[test]
+fn one_signal_after_an_unmount_does_not_cut_the_uploads_short() {
+    if !has_fuse() {
+        return;
+    }
+    let server = server(account());
+    let home = home(&server.url(), RIGHT);
+    home.mounts(&["work:", "mnt", "--write-back", "1h"]);
+    server.set(|knobs| knobs.latency_ms = 300);
+    fs::write(home.path("mnt/mine.txt"), "mine").unwrap();
+    home.unmount();
+    // What systemd does after ExecStop.
+    home.signal("work", rustix::process::Signal::TERM);
+    home.wait_until_gone("work");
+    let file = server.find(USER, "/mine.txt").expect("it was uploaded");
+    assert_eq!(server.content(&file.handle).unwrap(), b"mine");
+}
+
+#[test]
+fn the_next_mount_waits_for_the_uploads_of_the_last() {
+    if !has_fuse() {
+        return;
+    }
+    let server = server(account());
+    let home = home(&server.url(), RIGHT);
+    home.mounts(&["work:", "mnt", "--write-back", "1h"]);
+    server.set(|knobs| knobs.latency_ms = 300);
+    fs::write(home.path("mnt/mine.txt"), "mine").unwrap();
+    home.unmount();
+    let text = home.mounts(&["work:", "mnt"]);
+    assert!(text.contains("waiting for the previous mount"), "{text}");
+    assert_eq!(
+        fs::read_to_string(home.path("mnt/mine.txt")).unwrap(),
+        "mine"
+    );
+}

@@ -6,3 +6,4 @@ mod arguments;
 mod home;
 mod login;
 mod mounting;
+mod units;

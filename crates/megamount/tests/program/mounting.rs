@@ -178,7 +178,7 @@ fn a_manager_that_only_sets_the_pid_is_noticed() {
     }
     let home = Home::new();
     // As systemd does it, the variable names the process that is executed.
-    let script = "SYSTEMD_EXEC_PID=$$ exec \"$0\" demo: mnt";
+    let script = "SYSTEMD_EXEC_PID=$$ exec \"$0\" demo: mnt --log-file log";
     let mut child = Command::new("sh")
         .args(["-c", script, env!("CARGO_BIN_EXE_megamount")])
         .env("HOME", home.path(""))
@@ -186,13 +186,18 @@ fn a_manager_that_only_sets_the_pid_is_noticed() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    wait_for("the mount", || home.is_mounted());
+    wait_for("the mount", || is_mounted_in(&home, "log"));
     assert!(
         child.try_wait().unwrap().is_none(),
         "it stays in the foreground"
     );
     home.unmount();
     assert_eq!(exit_code(&mut child), Some(0));
+}
+
+/// Whether the log says that the mount answers: it is in the mount table a moment earlier.
+fn is_mounted_in(home: &Home, log: &str) -> bool {
+    fs::read_to_string(home.path(log)).is_ok_and(|log| log.contains("mounted"))
 }
 
 #[test]
@@ -204,10 +209,11 @@ fn work_that_is_left_has_its_own_exit_code_and_is_done_later() {
     let mut child = home
         .command()
         .args(["demo:", "mnt", "-f", "--drain", "0s", "--write-back", "1h"])
+        .args(["--log-file", "log"])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_for("the mount", || home.is_mounted());
+    wait_for("the mount", || is_mounted_in(&home, "log"));
     fs::write(home.path("mnt/late.txt"), "late").unwrap();
     home.unmount();
     assert_eq!(exit_code(&mut child), Some(10));
