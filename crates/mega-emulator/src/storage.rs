@@ -68,10 +68,10 @@ pub(crate) fn upload(
             violation(format!("empty piece at {offset} of {}", upload.size));
             return number(-7);
         }
-        if end - first_missing(upload) > WINDOW {
+        if end.saturating_sub(first_missing(upload)) > WINDOW {
             violation(format!(
                 "piece ends {} ahead of the first gap",
-                end - first_missing(upload)
+                end.saturating_sub(first_missing(upload))
             ));
         }
         content.clone()

@@ -83,6 +83,11 @@ impl Changes {
             .filter_map(|subject| self.rows.get(subject))
     }
 
+    /// Everything that rows want to be in.
+    pub(crate) fn parents(&self) -> Vec<Subject> {
+        self.placed.keys().copied().collect()
+    }
+
     /// Who took over the name of `handle` and is not on the server yet.
     pub(crate) fn replacer(&self, handle: NodeHandle) -> Option<Subject> {
         self.replaced_by.get(&handle).copied()

@@ -4,6 +4,8 @@
 //! One event reply is one transaction with its `sn`. Packets of our own changes whose reply was
 //! applied already are skipped; [`Shared::gate`] keeps them from arriving before that reply.
 
+mod ground;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,14 +13,14 @@ use std::time::Duration;
 
 use mega_api::{ApiError, EventChannel};
 use mega_proto::{ActionPacket, ErrorCode, EventReply, NodeHandle, NodeKind, Packet, Seqno};
-use mega_store::{ChangeRow, ChangeState, NodeRow, Place, Subject};
+use mega_store::{NodeRow, Subject};
 use mega_tree::truth::{self, Delta};
 use mega_tree::{Child, StoredName};
 
 use crate::errno::store_errno;
 use crate::shared::Shared;
 use crate::state::{Invalidation, State};
-use crate::types::{OpResult, Timestamp, now_ms};
+use crate::types::{OpResult, now_ms};
 
 /// Own changes that were applied from their reply and whose packets are still to come.
 #[derive(Debug, Default)]
@@ -318,6 +320,12 @@ impl State {
             if is_placed || !matches!(row.kind, NodeKind::File | NodeKind::Folder) {
                 continue;
             }
+            if row.kind == NodeKind::Folder
+                && delta.touched.get(&row.handle).is_some_and(Option::is_none)
+                && self.merge_folder(parent, row)?
+            {
+                continue;
+            }
             let present = self
                 .dirs
                 .peek(&parent)
@@ -360,7 +368,7 @@ impl State {
         Ok(told)
     }
 
-    fn stored_of(&self, row: &NodeRow) -> StoredName {
+    pub(crate) fn stored_of(&self, row: &NodeRow) -> StoredName {
         self.decryptor.open(row).name
     }
 
@@ -370,114 +378,6 @@ impl State {
         {
             told.push(Invalidation::Entry { parent: ino, name });
         }
-    }
-
-    /// Local changes whose node was deleted, thrown into the bin or overwritten by somebody else.
-    fn reground(
-        &mut self,
-        delta: &Delta,
-        after: &HashMap<NodeHandle, Option<NodeRow>>,
-    ) -> OpResult<()> {
-        for (handle, now) in after {
-            let subject = Subject::Node(*handle);
-            let Some(row) = self.changes.get(subject).cloned() else {
-                continue;
-            };
-            if self.changes.is_in_flight(subject) {
-                continue;
-            }
-            let before = delta.touched.get(handle).and_then(Option::as_ref);
-            let fate = match now {
-                None => Fate::Gone,
-                Some(now) => self.fate_of(now)?,
-            };
-            let is_new = before
-                .is_none_or(|before| now.as_ref().is_none_or(|now| now.parent != before.parent));
-            if fate == Fate::Present || !is_new {
-                continue;
-            }
-            self.lose_ground(row, before, fate)?;
-        }
-        Ok(())
-    }
-
-    fn fate_of(&self, row: &NodeRow) -> OpResult<Fate> {
-        let Some(parent) = row.parent else {
-            return Ok(Fate::Present);
-        };
-        if let Some(parent_row) = self.node_row(parent)?
-            && parent_row.kind == NodeKind::File
-        {
-            return Ok(Fate::Overwritten);
-        }
-        let mut at = Some(parent);
-        for _ in 0..4096 {
-            match at {
-                None => return Ok(Fate::Present),
-                Some(handle) if Some(handle) == self.roots.rubbish => return Ok(Fate::Gone),
-                Some(handle) => at = self.node_row(handle)?.and_then(|row| row.parent),
-            }
-        }
-        Ok(Fate::Gone)
-    }
-
-    /// New content is kept as a new file; a mere name or attribute goes with the node.
-    fn lose_ground(
-        &mut self,
-        row: ChangeRow,
-        before: Option<&NodeRow>,
-        fate: Fate,
-    ) -> OpResult<()> {
-        let old = row.subject;
-        let keeps = row.content.is_some() && !row.removed;
-        if !keeps {
-            tracing::info!(target: "megamount::journal", subject = ?old, "change dropped: its node is gone");
-            if let Some(place) = &row.place {
-                let parent = place.parent;
-                self.take_out(parent, old);
-            }
-            return self.commit(Vec::new(), &[old]);
-        }
-        let place = match (&row.place, before) {
-            (Some(place), _) => Some(place.clone()),
-            (None, Some(before)) => before.parent.map(|parent| Place {
-                parent: Subject::Node(parent),
-                name: self
-                    .stored_of(before)
-                    .as_named()
-                    .unwrap_or("recovered")
-                    .to_owned(),
-            }),
-            (None, None) => None,
-        };
-        let mut place = place.unwrap_or(Place {
-            parent: self.root,
-            name: "recovered".to_owned(),
-        });
-        if self.dir(place.parent).is_err() {
-            place.parent = self.root;
-        }
-        if fate == Fate::Overwritten {
-            place.name = conflict_name(&place.name);
-        }
-        let id = self
-            .store
-            .next_local_id()
-            .map_err(|error| store_errno(&error))?;
-        let new = Subject::Local(id);
-        let parent = place.parent;
-        tracing::info!(target: "megamount::journal", from = ?old, to = ?new, "local content kept as a new file");
-        self.take_out(parent, old);
-        let moved = ChangeRow {
-            subject: new,
-            place: Some(place),
-            state: ChangeState::Pending { due_ms: now_ms() },
-            ..row
-        };
-        self.commit(vec![moved], &[old])?;
-        self.inodes.rebind(old, new);
-        Self::show(self, parent, new)?;
-        Ok(())
     }
 
     /// Everything the kernel may have cached, after the whole tree was fetched anew.
@@ -503,70 +403,5 @@ impl State {
         self.loaded_entries = 0;
         self.own.forget_all();
         told
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Present,
-    Gone,
-    Overwritten,
-}
-
-/// `name (conflict DATE HOST).ext`
-fn conflict_name(name: &str) -> String {
-    let host = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned();
-    let mark = format!(" (conflict {} {host})", date(Timestamp::now().secs));
-    match name.rfind('.') {
-        Some(at) if at > 0 => {
-            let (stem, extension) = name.split_at(at);
-            format!("{stem}{mark}{extension}")
-        }
-        _ => format!("{name}{mark}"),
-    }
-}
-
-/// Civil date of a day since 1970 (proleptic Gregorian), `YYYY-MM-DD`.
-fn date(secs: i64) -> String {
-    let days = secs.div_euclid(86_400) + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 {
-        month_index + 3
-    } else {
-        month_index - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_civil() {
-        assert_eq!(date(0), "1970-01-01");
-        assert_eq!(date(951_782_400), "2000-02-29");
-        assert_eq!(date(1_795_305_600), "2026-11-22");
-        assert_eq!(date(-1), "1969-12-31");
-    }
-
-    #[test]
-    fn conflict_names_keep_the_extension() {
-        let name = conflict_name("report.odt");
-        assert!(
-            name.starts_with("report (conflict ") && name.ends_with(").odt"),
-            "{name}"
-        );
-        assert!(conflict_name(".bashrc").starts_with(".bashrc (conflict "));
     }
 }

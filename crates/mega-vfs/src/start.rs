@@ -86,6 +86,7 @@ impl Vfs {
             files: std::collections::HashMap::new(),
             handles: crate::handles::Handles::default(),
             dir_times: std::collections::HashMap::new(),
+            recreated: std::collections::HashMap::new(),
             own: OwnPackets::new(api.client_id().to_owned()),
             quota: None,
             is_draining: false,

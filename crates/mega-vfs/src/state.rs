@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub(crate) handles: Handles,
     pub(crate) dir_times: HashMap<Subject, Timestamp>,
     pub(crate) own: OwnPackets,
+    /// Folders that were removed elsewhere and made again for local changes in them.
+    pub(crate) recreated: HashMap<NodeHandle, Subject>,
     pub(crate) quota: Option<Quota>,
     pub(crate) is_draining: bool,
 }

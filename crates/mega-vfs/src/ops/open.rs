@@ -28,7 +28,12 @@ impl Shared {
             content.openers += 1;
             content.writers += u32::from(mode.write);
             file.publish(content);
-            let keep_cache = !content.is_dirty;
+            // Bytes that were never checked against the MAC may not outlive the handle that read them.
+            let is_checked = content
+                .base
+                .as_ref()
+                .is_none_or(|base| base.remote.is_verified());
+            let keep_cache = !content.is_dirty && is_checked;
             let cursor = mega_transfer::ReadCursor::default();
             let handle = FileHandle {
                 file: Arc::clone(file),

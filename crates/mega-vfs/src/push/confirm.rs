@@ -209,17 +209,7 @@ impl Shared {
         {
             node.suffix = state.node_row(over)?.and_then(|row| row.suffix);
         }
-        let retargeted: Vec<ChangeRow> = state
-            .changes
-            .placed_in(old)
-            .map(|child| {
-                let mut child = child.clone();
-                if let Some(place) = &mut child.place {
-                    place.parent = new;
-                }
-                child
-            })
-            .collect();
+        let retargeted = state.retargeted(old, new);
         self.store
             .write(|tx| {
                 tx.upsert_node(&node)?;

@@ -64,3 +64,46 @@ async fn content_of_a_file_deleted_elsewhere_is_kept() {
     assert_eq!(world.read("doc").await.unwrap(), b"mine");
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_deleted_elsewhere_comes_back_for_what_was_made_in_it() {
+    let world = World::with(slow(), |emulator| {
+        emulator
+            .populate(EMAIL, &[Fixture::file("/a/b/old", "x", 1)])
+            .unwrap();
+    })
+    .await;
+    world.write("a/b/mine", b"mine").await;
+    let other = world.other().await;
+    delete(&world, &other, "/a").await;
+    world
+        .until("made again", async |world| world.paths() == ["/a", "/a/b"])
+        .await;
+    assert_eq!(world.read("a/b/mine").await.unwrap(), b"mine");
+    let world = world.restart(eager()).await;
+    world.settled().await;
+    assert_eq!(world.paths(), ["/a", "/a/b", "/a/b/mine"]);
+    assert_eq!(world.remote("/a/b/mine"), b"mine");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_made_on_both_sides_is_one() {
+    let world = World::with(slow(), |_| {}).await;
+    world.mkdir("d").await;
+    world.write("d/mine", b"mine").await;
+    world
+        .emulator
+        .populate(EMAIL, &[Fixture::file("/d/theirs", "theirs", 1)])
+        .unwrap();
+    world
+        .until("merged", async |world| {
+            world.names("d").await == ["mine", "theirs"]
+        })
+        .await;
+    assert_eq!(world.names("").await, ["d"]);
+    let world = world.restart(eager()).await;
+    world.settled().await;
+    assert_eq!(world.paths(), ["/d", "/d/mine", "/d/theirs"]);
+    world.finish().await;
+}

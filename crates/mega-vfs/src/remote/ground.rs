@@ -1,0 +1,312 @@
+//! Local changes that lost their ground: the node they edit, or the folder they are in, was removed,
+//! overwritten or made by somebody else. Bytes are always kept; a mere name or attribute goes with its
+//! node (the table in docs/SEMANTICS.md).
+
+use std::collections::HashMap;
+
+use mega_proto::{NodeHandle, NodeKind};
+use mega_store::{ChangeRow, ChangeState, NodeRow, Place, Subject};
+use mega_tree::StoredName;
+use mega_tree::truth::Delta;
+
+use crate::errno::store_errno;
+use crate::state::State;
+use crate::types::{OpResult, Timestamp, now_ms};
+
+impl State {
+    /// Local changes whose node was deleted, thrown into the bin or overwritten by somebody else.
+    pub(super) fn reground(
+        &mut self,
+        delta: &Delta,
+        after: &HashMap<NodeHandle, Option<NodeRow>>,
+    ) -> OpResult<()> {
+        for (handle, now) in after {
+            let subject = Subject::Node(*handle);
+            let Some(row) = self.changes.get(subject).cloned() else {
+                continue;
+            };
+            if self.changes.is_in_flight(subject) {
+                continue;
+            }
+            let before = delta.touched.get(handle).and_then(Option::as_ref);
+            let fate = match now {
+                None => Fate::Gone,
+                Some(now) => self.fate_of(now)?,
+            };
+            let is_new = before
+                .is_none_or(|before| now.as_ref().is_none_or(|now| now.parent != before.parent));
+            if fate == Fate::Present || !is_new {
+                continue;
+            }
+            self.lose_ground(row, before, fate)?;
+        }
+        self.recreate_folders(delta)
+    }
+
+    /// What was made here in a folder that somebody else removed brings the folder back.
+    fn recreate_folders(&mut self, delta: &Delta) -> OpResult<()> {
+        let mut gone = Vec::new();
+        for parent in self.changes.parents() {
+            let Subject::Node(handle) = parent else {
+                continue;
+            };
+            let holds = self.changes.placed_in(parent).any(|row| !row.removed);
+            if holds && self.is_gone(handle)? && !self.changes.is_in_flight(parent) {
+                gone.push(handle);
+            }
+        }
+        for handle in gone {
+            self.recreate(handle, delta, 0)?;
+        }
+        Ok(())
+    }
+
+    fn is_gone(&self, handle: NodeHandle) -> OpResult<bool> {
+        Ok(match self.node_row(handle)? {
+            None => true,
+            Some(row) => self.fate_of(&row)? == Fate::Gone,
+        })
+    }
+
+    /// Makes a local folder in the place of one that is gone, and of the ones above it.
+    fn recreate(&mut self, handle: NodeHandle, delta: &Delta, depth: u32) -> OpResult<Subject> {
+        let old = Subject::Node(handle);
+        if let Some(subject) = self.recreated.get(&handle)
+            && self.changes.get(*subject).is_some()
+        {
+            return Ok(*subject);
+        }
+        let before = match delta.touched.get(&handle) {
+            Some(Some(before)) => Some(before.clone()),
+            _ => self.node_row(handle)?,
+        };
+        let parent = match before.as_ref().and_then(|row| row.parent) {
+            Some(parent) if Some(parent) == self.roots.rubbish || depth > 512 => self.root,
+            Some(parent) if self.is_gone(parent)? => self.recreate(parent, delta, depth + 1)?,
+            Some(parent) => Subject::Node(parent),
+            None => self.root,
+        };
+        let name = before.as_ref().map(|row| self.stored_of(row));
+        let name = name
+            .as_ref()
+            .and_then(StoredName::as_named)
+            .unwrap_or("recovered")
+            .to_owned();
+        let id = self
+            .store
+            .next_local_id()
+            .map_err(|error| store_errno(&error))?;
+        let new = Subject::Local(id);
+        tracing::info!(target: "megamount::journal", folder = %handle, to = ?new, "folder made again for what is in it");
+        let folder = ChangeRow {
+            subject: new,
+            kind: NodeKind::Folder,
+            place: Some(Place { parent, name }),
+            attributes: None,
+            content: None,
+            removed: false,
+            replaces: None,
+            state: ChangeState::Pending { due_ms: now_ms() },
+            since_ms: now_ms(),
+        };
+        let mut rows = vec![folder];
+        rows.extend(self.retargeted(old, new));
+        self.commit(rows, &[])?;
+        self.recreated.insert(handle, new);
+        self.forget_dir(old);
+        // The name is free for the new folder only when the old one has left it.
+        self.take_out(parent, old);
+        self.inodes.rebind(old, new);
+        Self::show(self, parent, new)?;
+        Ok(new)
+    }
+
+    /// The rows placed in `old`, placed in `new`.
+    pub(crate) fn retargeted(&self, old: Subject, new: Subject) -> Vec<ChangeRow> {
+        let move_over = |row: &ChangeRow| {
+            let mut row = row.clone();
+            if let Some(place) = &mut row.place {
+                place.parent = new;
+            }
+            row
+        };
+        self.changes.placed_in(old).map(move_over).collect()
+    }
+
+    /// Drops a directory from memory; it is built anew when asked for.
+    pub(crate) fn forget_dir(&mut self, subject: Subject) {
+        if let Some(gone) = self.dirs.pop(&subject) {
+            self.loaded_entries = self.loaded_entries.saturating_sub(gone.len() + 1);
+        }
+    }
+
+    /// Somebody else made the folder that we were about to make: ours becomes theirs.
+    pub(crate) fn merge_folder(&mut self, parent: Subject, row: &NodeRow) -> OpResult<bool> {
+        let StoredName::Named(name) = self.stored_of(row) else {
+            return Ok(false);
+        };
+        let ours = self.changes.placed_in(parent).find(|ours| {
+            matches!(ours.subject, Subject::Local(_))
+                && ours.kind == NodeKind::Folder
+                && !ours.removed
+                && ours.place.as_ref().is_some_and(|place| place.name == name)
+                && !self.changes.is_in_flight(ours.subject)
+        });
+        let Some(old) = ours.map(|ours| ours.subject) else {
+            return Ok(false);
+        };
+        let new = Subject::Node(row.handle);
+        tracing::info!(target: "megamount::journal", from = ?old, to = ?new, "folder made elsewhere too: merged");
+        let rows = self.retargeted(old, new);
+        self.commit(rows, &[old])?;
+        self.forget_dir(old);
+        self.forget_dir(new);
+        let facts = self.decryptor.open(row).facts;
+        if let Some(directory) = self.dirs.peek_mut(&parent) {
+            directory.resubject(old, new, facts);
+        }
+        self.inodes.rebind(old, new);
+        Ok(true)
+    }
+
+    fn fate_of(&self, row: &NodeRow) -> OpResult<Fate> {
+        let Some(parent) = row.parent else {
+            return Ok(Fate::Present);
+        };
+        if let Some(parent_row) = self.node_row(parent)?
+            && parent_row.kind == NodeKind::File
+        {
+            return Ok(Fate::Overwritten);
+        }
+        let mut at = Some(parent);
+        for _ in 0..4096 {
+            match at {
+                None => return Ok(Fate::Present),
+                Some(handle) if Some(handle) == self.roots.rubbish => return Ok(Fate::Gone),
+                Some(handle) => at = self.node_row(handle)?.and_then(|row| row.parent),
+            }
+        }
+        Ok(Fate::Gone)
+    }
+
+    /// New content is kept as a new file; a mere name or attribute goes with the node.
+    fn lose_ground(
+        &mut self,
+        row: ChangeRow,
+        before: Option<&NodeRow>,
+        fate: Fate,
+    ) -> OpResult<()> {
+        let old = row.subject;
+        let keeps = row.content.is_some() && !row.removed;
+        if !keeps {
+            tracing::info!(target: "megamount::journal", subject = ?old, "change dropped: its node is gone");
+            if let Some(place) = &row.place {
+                let parent = place.parent;
+                self.take_out(parent, old);
+            }
+            return self.commit(Vec::new(), &[old]);
+        }
+        let place = match (&row.place, before) {
+            (Some(place), _) => Some(place.clone()),
+            (None, Some(before)) => before.parent.map(|parent| Place {
+                parent: Subject::Node(parent),
+                name: self
+                    .stored_of(before)
+                    .as_named()
+                    .unwrap_or("recovered")
+                    .to_owned(),
+            }),
+            (None, None) => None,
+        };
+        let mut place = place.unwrap_or(Place {
+            parent: self.root,
+            name: "recovered".to_owned(),
+        });
+        if fate == Fate::Overwritten {
+            place.name = conflict_name(&place.name);
+        }
+        let id = self
+            .store
+            .next_local_id()
+            .map_err(|error| store_errno(&error))?;
+        let new = Subject::Local(id);
+        let parent = place.parent;
+        tracing::info!(target: "megamount::journal", from = ?old, to = ?new, "local content kept as a new file");
+        self.take_out(parent, old);
+        let moved = ChangeRow {
+            subject: new,
+            place: Some(place),
+            state: ChangeState::Pending { due_ms: now_ms() },
+            ..row
+        };
+        self.commit(vec![moved], &[old])?;
+        self.inodes.rebind(old, new);
+        Self::show(self, parent, new)?;
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Present,
+    Gone,
+    Overwritten,
+}
+
+/// `name (conflict DATE HOST).ext`
+fn conflict_name(name: &str) -> String {
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    let mark = format!(" (conflict {} {host})", date(Timestamp::now().secs));
+    match name.rfind('.') {
+        Some(at) if at > 0 => {
+            let (stem, extension) = name.split_at(at);
+            format!("{stem}{mark}{extension}")
+        }
+        _ => format!("{name}{mark}"),
+    }
+}
+
+/// Civil date of a day since 1970 (proleptic Gregorian), `YYYY-MM-DD`.
+fn date(secs: i64) -> String {
+    let days = secs.div_euclid(86_400) + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 {
+        month_index + 3
+    } else {
+        month_index - 9
+    };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_civil() {
+        assert_eq!(date(0), "1970-01-01");
+        assert_eq!(date(951_782_400), "2000-02-29");
+        assert_eq!(date(1_795_305_600), "2026-11-22");
+        assert_eq!(date(-1), "1969-12-31");
+    }
+
+    #[test]
+    fn conflict_names_keep_the_extension() {
+        let name = conflict_name("report.odt");
+        assert!(
+            name.starts_with("report (conflict ") && name.ends_with(").odt"),
+            "{name}"
+        );
+        assert!(conflict_name(".bashrc").starts_with(".bashrc (conflict "));
+    }
+}
