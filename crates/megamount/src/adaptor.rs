@@ -240,16 +240,14 @@ impl Filesystem for Adaptor {
 
     fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
         let vfs = Arc::clone(&self.vfs);
-        self.run_in_place(
+        self.run(
             self.op(req, "readlink", ino, Kind::Query),
-            move || {
-                let vfs = Arc::clone(&vfs);
-                async move { vfs.readlink(ino.0).await }
-            },
+            async move { vfs.readlink(ino.0).await },
             move |result| match result {
                 Ok(target) => reply.data(&target),
                 Err(error) => reply.error(errno(error)),
             },
+            drop,
         );
     }
 
@@ -411,17 +409,15 @@ impl Filesystem for Adaptor {
         reply: ReplyData,
     ) {
         let vfs = Arc::clone(&self.vfs);
-        self.run_in_place(
+        self.run(
             self.op(req, "read", ino, Kind::Query)
                 .at(fh.0, offset, u64::from(size)),
-            move || {
-                let vfs = Arc::clone(&vfs);
-                async move { vfs.read(ino.0, fh.0, offset, size).await }
-            },
+            async move { vfs.read(ino.0, fh.0, offset, size).await },
             move |result| match result {
                 Ok(bytes) => reply.data(&bytes),
                 Err(error) => reply.error(errno(error)),
             },
+            drop,
         );
     }
 

@@ -119,26 +119,6 @@ impl Adaptor {
         }
     }
 
-    /// [`run`](Self::run) for queries whose futures cannot move between threads: one that waits is
-    /// begun anew on a thread of its own.
-    pub(super) fn run_in_place<T, M, F, A>(&self, op: Op, make: M, answer: A)
-    where
-        T: Send + 'static,
-        M: Fn() -> F + Send + 'static,
-        F: Future<Output = OpResult<T>>,
-        A: FnOnce(OpResult<T>) + Send + 'static,
-    {
-        if let Some(result) = self.try_now(&op, make()) {
-            op.log(&result);
-            return answer(result);
-        }
-        let runtime = self.runtime.clone();
-        self.runtime.spawn_blocking(move || {
-            let span = op.span.clone();
-            runtime.block_on(finish(op, Box::pin(make().instrument(span)), answer, drop));
-        });
-    }
-
     /// The result of `future` if it has one without waiting. If not, it is dropped: only for what
     /// does nothing before it waits.
     pub(super) fn try_now<T>(
