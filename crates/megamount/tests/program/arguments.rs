@@ -190,3 +190,28 @@ fn an_unwritable_log_is_named() {
     let text = home.fails(&["demo:", "mnt", "--log-file", "/proc/none/log"], 6);
     assert!(text.contains("/proc/none/log"), "{text}");
 }
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_configuration() {
+    let home = Home::new();
+    // A state directory below the mountpoint is refused by name, which shows whose value counts.
+    let whose = |args: &[&str], env: Option<&str>| {
+        let mut command = home.command();
+        command.args(["w:", "mnt"]).args(args);
+        if let Some(value) = env {
+            command.env("MEGAMOUNT_STATE_DIR", value);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let defaults = "[defaults]\nstate-dir = \"~/mnt/defaults\"\n";
+    home.write(CONFIG, &format!("{defaults}[remote.w]\nuser = \"u\"\n"));
+    assert!(whose(&[], None).contains("mnt/defaults/w"));
+    let own = "[remote.w]\nuser = \"u\"\nstate-dir = \"~/mnt/own\"\n";
+    home.write(CONFIG, &format!("{defaults}{own}"));
+    assert!(whose(&[], None).contains("mnt/own/w"));
+    assert!(whose(&[], Some("mnt/env")).contains("mnt/env/w"));
+    let flag = ["--state-dir", "mnt/flag"];
+    assert!(whose(&flag, Some("mnt/env")).contains("mnt/flag/w"));
+}

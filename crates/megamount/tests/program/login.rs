@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use mega_emulator::{AccountSpec, Emulator, EmulatorConfig, Fixture};
 
-use crate::home::{Home, has_fuse};
+use crate::home::{Home, has_fuse, wait_for};
 
 const USER: &str = "me@example.com";
 const SECRET: &str = "JBSWY3DPEHPK3PXP";
@@ -237,4 +237,37 @@ fn the_next_mount_waits_for_the_uploads_of_the_last() {
         fs::read_to_string(home.path("mnt/mine.txt")).unwrap(),
         "mine"
     );
+}
+
+#[test]
+fn changes_by_others_reach_the_kernel() {
+    if !has_fuse() {
+        return;
+    }
+    let server = server(account());
+    let home = home(&server.url(), RIGHT);
+    home.mounts(&["work:", "mnt", "--attr-timeout", "1h"]);
+    // The kernel now remembers the content of one file and the absence of another.
+    assert_eq!(
+        fs::read_to_string(home.path("mnt/here.txt")).unwrap(),
+        "here"
+    );
+    assert!(!home.path("mnt/new.txt").exists());
+    let change = [
+        Fixture::file("/new.txt", "new", 1_700_000_000),
+        Fixture::Trash {
+            path: "/here.txt".to_owned(),
+        },
+    ];
+    server.populate(USER, &change).unwrap();
+    wait_for("the new file", || home.path("mnt/new.txt").exists());
+    wait_for("the end of the old file", || {
+        !home.path("mnt/here.txt").exists()
+    });
+    assert_eq!(fs::read_to_string(home.path("mnt/new.txt")).unwrap(), "new");
+    let names: Vec<_> = fs::read_dir(home.mountpoint())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["new.txt"]);
 }
