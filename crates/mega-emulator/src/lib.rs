@@ -2,6 +2,10 @@
 //! account. Written from the protocol description alone; it shares no code with the client crates,
 //! so that two mirrored mistakes cannot agree. What it checks and which knobs it has: README.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test peer; it shares no code with the store"
+)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod account;

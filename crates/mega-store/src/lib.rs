@@ -8,6 +8,10 @@
 //! Never: the network, inodes, the meaning of a change. Called by mega-tree, mega-transfer and
 //! mega-vfs, from any thread; functions are synchronous.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the writer that knows fsync lives here"
+)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod cache;
