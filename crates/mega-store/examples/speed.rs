@@ -1,4 +1,8 @@
 //! Prints what the store does per second: `cargo run --release -p mega-store --example speed`.
+//!
+//! Loading a million rows, thousands of rows per CPU second, two or more runs each on two cores shared
+//! with compilers (so orientation only): rows inserted as they come with an index, 134-151 first, 43-44
+//! reload grouped, 27-28 reload in no order; sorted first, 161-249, 86-121 and 99-140.
 
 #![expect(
     clippy::unwrap_used,
