@@ -72,6 +72,8 @@ pub(crate) struct CacheOptions {
 struct Shared {
     db: Arc<Db>,
     dir: PathBuf,
+    /// Most bytes on disk.
+    limit: u64,
     budget: Budget,
     /// `Some`: the cache is off.
     memory: Option<Mutex<MemoryUnits>>,
@@ -162,6 +164,7 @@ impl BlobCache {
         let shared = Shared {
             budget: Budget::new(dir.to_path_buf(), limit, options.min_free, used),
             dir: dir.to_path_buf(),
+            limit,
             memory: (!options.on).then(|| Mutex::new(MemoryUnits::new())),
             table: Mutex::new(Table {
                 live: HashMap::new(),
@@ -205,6 +208,12 @@ impl BlobCache {
     /// If the database or the file cannot be written; the ciphertext is then dropped.
     pub fn adopt(&self, pending: PendingBlob, handle: NodeHandle) -> Result<Arc<Blob>, StoreError> {
         pending.adopt(handle)
+    }
+
+    /// Most bytes the cache may have on disk: reading ahead further than this is in vain.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.shared.limit
     }
 
     /// Disk space in use (memory, with the cache off), in bytes.

@@ -6,7 +6,7 @@
 //! no order of pushes leaves a name without its file. docs/SEMANTICS.md is the user's version.
 //! Never: kernel library types, command lines, terminals. Called by the binary's adaptor.
 //!
-//! Lock order: file content ([`file`]), then state ([`state`]); no lock is held across an await,
+//! Lock order: file content (`file`), then state (`state`); no lock is held across an await,
 //! and nothing is told to the kernel under one (that is the notifier thread's job).
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]

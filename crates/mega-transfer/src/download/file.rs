@@ -447,7 +447,8 @@ impl RemoteFile {
     fn window(&self) -> u64 {
         let window = self.window.load(Ordering::Relaxed);
         match self.blob() {
-            Some(_) => window,
+            // What is read ahead must still be there when it is read.
+            Some(_) => window.min(self.shared.store.cache().capacity() / 4),
             None => window.min(self.shared.pool.capacity() / 4),
         }
     }

@@ -147,7 +147,7 @@ layer! {
         #[arg(long, env = env::TRANSFER_TLS, hide_env = true, help_heading = "Network",
             value_name = "on|off")]
         transfer_tls: Switch,
-        /// Another Mega server, for tests [default: https://g.api.mega.co.nz]
+        /// Another Mega server, for tests [default: <https://g.api.mega.co.nz>]
         #[arg(long, env = env::API_URL, hide_env = true, help_heading = "Network",
             value_name = "URL")]
         api_url: ApiUrl,
