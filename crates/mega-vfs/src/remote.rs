@@ -20,7 +20,7 @@ use mega_tree::{Child, StoredName};
 use crate::errno::store_errno;
 use crate::shared::Shared;
 use crate::state::{Invalidation, State};
-use crate::types::{OpResult, now_ms};
+use crate::types::OpResult;
 
 /// Own changes that were applied from their reply and whose packets are still to come.
 #[derive(Debug, Default)]
@@ -151,8 +151,6 @@ impl Shared {
         if !reply.more {
             self.current.send_modify(|count| *count += 1);
         }
-        self.last_applied_ms
-            .store(now_ms().unsigned_abs(), Ordering::Release);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What all parts of one mount share, and the few things that span the content and the state lock.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -39,7 +39,6 @@ pub(crate) struct Shared {
     /// Counts how often the event channel was found current.
     pub(crate) current: watch::Sender<u64>,
     pub(crate) is_channel_up: AtomicBool,
-    pub(crate) last_applied_ms: AtomicU64,
     pub(crate) notices: Mutex<Option<Sender<Invalidation>>>,
     pub(crate) stop: CancellationToken,
     /// No more operations are taken.

@@ -1,6 +1,6 @@
 //! Bringing a mount up: local state first, the network only when there is no local state.
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use lru::LruCache;
@@ -89,7 +89,6 @@ impl Vfs {
             recreated: std::collections::HashMap::new(),
             own: OwnPackets::new(api.client_id().to_owned()),
             quota: None,
-            is_draining: false,
         };
         let root = find_root(&mut state, &config.sub_path)?;
         state.root = root;
@@ -107,7 +106,6 @@ impl Vfs {
             poll_now: Notify::new(),
             current: watch::Sender::new(0),
             is_channel_up: AtomicBool::new(false),
-            last_applied_ms: AtomicU64::new(0),
             notices: Mutex::new(None),
             stop: CancellationToken::new(),
             is_closing: AtomicBool::new(false),

@@ -55,7 +55,6 @@ pub(crate) struct State {
     /// Folders that were removed elsewhere and made again for local changes in them.
     pub(crate) recreated: HashMap<NodeHandle, Subject>,
     pub(crate) quota: Option<Quota>,
-    pub(crate) is_draining: bool,
 }
 
 /// Where a name is and what it stands for.

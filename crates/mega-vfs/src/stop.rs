@@ -106,7 +106,6 @@ impl Vfs {
             let _ = tokio::task::spawn_blocking(move || tick.tick()).await;
         }
         shared.is_closing.store(true, Ordering::Release);
-        shared.lock().is_draining = true;
         let deadline = Instant::now() + drain;
         loop {
             shared.wake.notify_one();

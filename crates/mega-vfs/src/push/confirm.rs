@@ -409,9 +409,7 @@ impl Shared {
         }
         for subject in rows {
             state.changes.remove(subject);
-            if let Some(gone) = state.dirs.pop(&subject) {
-                state.loaded_entries = state.loaded_entries.saturating_sub(gone.len() + 1);
-            }
+            state.forget_dir(subject);
         }
         if !is_open {
             crate::ops::drop_staging(self, &staged);

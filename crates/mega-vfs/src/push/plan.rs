@@ -147,9 +147,8 @@ impl Shared {
         }
         let mut guard = self.lock();
         let state = &mut *guard;
-        let is_due = |row: &ChangeRow| {
-            due_ms(row).is_some_and(|due| due <= now || state_is_draining(row, now, self))
-        };
+        let is_due =
+            |row: &ChangeRow| due_ms(row).is_some_and(|due| due <= now || must_go_now(row, self));
         let ready: Vec<ChangeRow> = state
             .changes
             .iter()
@@ -215,8 +214,7 @@ impl Shared {
             let Some(content) = &row.content else {
                 continue;
             };
-            let due =
-                due_ms(row).is_some_and(|due| due <= now || state_is_draining(row, now, self));
+            let due = due_ms(row).is_some_and(|due| due <= now || must_go_now(row, self));
             if row.removed || !due || state.changes.is_in_flight(row.subject) {
                 continue;
             }
@@ -228,7 +226,7 @@ impl Shared {
                 .known_ino(row.subject)
                 .and_then(|ino| state.files.get(&ino))
                 .is_some_and(|file| file.writers() > 0);
-            if is_being_written && now - row.since_ms < max_age && !state.is_draining {
+            if is_being_written && now - row.since_ms < max_age && !self.is_stopping() {
                 continue;
             }
             let left = if content.size > SMALL {
@@ -349,7 +347,8 @@ impl Shared {
     }
 }
 
-fn state_is_draining(row: &ChangeRow, _now: i64, shared: &Shared) -> bool {
+/// At the end of a mount everything that is not parked is due.
+fn must_go_now(row: &ChangeRow, shared: &Shared) -> bool {
     !matches!(row.state, ChangeState::Parked { .. }) && shared.is_stopping()
 }
 

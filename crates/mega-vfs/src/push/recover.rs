@@ -59,10 +59,9 @@ impl Shared {
         match found {
             Some(node) if has_row => {
                 tracing::info!(target: "megamount::journal", node = %node.handle, "found the node of an unanswered request");
-                let over = put.note.over;
                 self.confirm_put(put, &node, None)
                     .map_err(|_| "the store refused")?;
-                self.refresh_after_adoption(put, node.handle, over);
+                self.refresh_after_adoption(put, node.handle);
                 Ok(())
             }
             Some(_) => {
@@ -78,16 +77,14 @@ impl Shared {
     }
 
     /// The view had the node and the row as two entries: build the directory anew.
-    fn refresh_after_adoption(&self, put: &Put, node: NodeHandle, _over: Option<NodeHandle>) {
+    fn refresh_after_adoption(&self, put: &Put, node: NodeHandle) {
         let mut state = self.lock();
         let parents = [
             Some(Subject::Node(put.note.parent)),
             put.note.place().map(|p| p.parent),
         ];
         for parent in parents.into_iter().flatten() {
-            if let Some(old) = state.dirs.pop(&parent) {
-                state.loaded_entries = state.loaded_entries.saturating_sub(old.len() + 1);
-            }
+            state.forget_dir(parent);
         }
         tracing::debug!(%node, "directory rebuilt after adoption");
     }
