@@ -19,6 +19,7 @@ pub use world::{PASSWORD, Refusal, USER, World};
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -94,15 +95,31 @@ pub(crate) fn pid(id: u32) -> Pid {
     Pid::from_raw(id.cast_signed()).unwrap()
 }
 
-/// The binary under test: `target/PROFILE/megamount` beside the directory of this test.
+/// The binary under test: `target/PROFILE/megamount` beside the directory of this test. Cargo does not
+/// build it for these tests by itself, so one that is older than its sources is refused: it would be
+/// another program that is tested.
 #[track_caller]
 fn binary() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.ancestors().nth(2).unwrap().join("megamount");
-    assert!(
-        path.is_file(),
-        "{} is missing: build it with 'cargo build -p megamount'",
-        path.display()
-    );
-    path
+    static CHECKED: OnceLock<PathBuf> = OnceLock::new();
+    CHECKED
+        .get_or_init(|| {
+            let test = std::env::current_exe().unwrap();
+            let path = test.ancestors().nth(2).unwrap().join("megamount");
+            let hint = "build it with 'cargo build -p megamount'";
+            assert!(path.is_file(), "{} is missing: {hint}", path.display());
+            let changed_at = |path: &Path| path.metadata().and_then(|data| data.modified());
+            let built_at = changed_at(&path).unwrap();
+            // Cargo writes beside the binary what it was made of.
+            let sources = std::fs::read_to_string(path.with_extension("d")).unwrap_or_default();
+            for source in sources.split_whitespace().skip(1) {
+                let is_older = changed_at(Path::new(source)).is_ok_and(|at| at <= built_at);
+                assert!(
+                    is_older,
+                    "{} is older than {source}: {hint}",
+                    path.display()
+                );
+            }
+            path
+        })
+        .clone()
 }
