@@ -82,6 +82,56 @@ fn kill_before_the_reply_arrives_leaves_one_copy() {
 }
 
 #[test]
+fn kill_before_the_reply_to_an_overwrite_arrives_leaves_one_copy() {
+    let world = World::with(&[Fixture::file("/f", "old", 1_600_000_000)]);
+    world
+        .emulator
+        .faults()
+        .add(FaultRule::once("cmd:p", FaultAction::Slow { ms: 30_000 }));
+    let mount = world.mount();
+    mount.write("f", "content");
+    world.wait_for_content("/f", b"content");
+    mount.kill_9();
+    let mount = world.mount();
+    assert_eq!(mount.names(""), ["f"]);
+    assert_eq!(mount.read("f"), b"content");
+    mount.unmount();
+    assert_eq!(world.paths(), ["/f"]);
+    assert_eq!(world.content("/f").unwrap(), b"content");
+}
+
+#[test]
+fn an_unanswered_put_is_never_a_second_entry() {
+    // An overwritten file and a new one.
+    for (name, all) in [
+        ("f", ["f", "later"].as_slice()),
+        ("g", &["f", "g", "later"]),
+    ] {
+        let world = World::with(&[Fixture::file("/f", "old", 1_600_000_000)]);
+        // The node is made; the reply would come in half a minute.
+        world
+            .emulator
+            .faults()
+            .add(FaultRule::once("cmd:p", FaultAction::Slow { ms: 30_000 }));
+        let mount = world.mount();
+        mount.write(name, "content");
+        world.wait_for_content(&format!("/{name}"), b"content");
+        mount.kill_9();
+        // Without its queue the mount cannot ask; what the event stream says has to be enough.
+        world.populate(&[Fixture::file("/later", "x", 1_600_000_000)]);
+        let mount = world.mount_with("remote:", &["--read-only"]);
+        wait_until("the mount is up to date", || {
+            mount.names("").contains(&"later".to_owned())
+        });
+        assert_eq!(mount.names(""), all);
+        assert_eq!(mount.read(name), b"content");
+        mount.unmount();
+        world.mount().unmount();
+        assert_eq!(world.paths().len(), all.len());
+    }
+}
+
+#[test]
 fn killed_many_times_in_the_middle_of_work_everything_arrives_once() {
     let world = World::new();
     for round in 0..4 {

@@ -7,6 +7,7 @@
 
 mod open;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -267,12 +268,13 @@ impl Store {
         self.db.read(truth::shares)
     }
 
-    /// Nodes whose key as served contains `part`. Reads the whole table: for recovery only.
+    /// Nodes with one of these wrapped keys in their key as served (`OWNER:KEY/OWNER:KEY...`). Reads the
+    /// whole table once: for recovery only.
     ///
     /// # Errors
     /// If the database cannot be read.
-    pub fn find_by_key(&self, part: &str) -> Result<Vec<NodeRow>, StoreError> {
-        self.db.read(|db| truth::find_by_key(db, part))
+    pub fn find_by_keys(&self, wanted: &HashSet<&str>) -> Result<Vec<NodeRow>, StoreError> {
+        self.db.read(|db| truth::find_by_keys(db, wanted))
     }
 
     /// A value the caller has set with [`Tx::meta_set`].

@@ -1,5 +1,7 @@
 //! Reading and writing rows of the truth: nodes, shares, meta.
 
+use std::collections::HashSet;
+
 use mega_proto::{NodeHandle, NodeKind, UserHandle};
 use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
 
@@ -164,11 +166,25 @@ pub(crate) fn roots(db: &Connection) -> Result<Option<Roots>, StoreError> {
     }))
 }
 
-pub(crate) fn find_by_key(db: &Connection, part: &str) -> Result<Vec<NodeRow>, StoreError> {
-    let mut statement =
-        db.prepare_cached(&format!("SELECT {NODE} FROM node WHERE instr(key, ?1) > 0"))?;
-    let rows = statement.query_map([part], node_from)?;
-    Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?)
+pub(crate) fn find_by_keys(
+    db: &Connection,
+    wanted: &HashSet<&str>,
+) -> Result<Vec<NodeRow>, StoreError> {
+    let mut found = Vec::new();
+    if wanted.is_empty() {
+        return Ok(found);
+    }
+    let mut statement = db.prepare_cached(&format!("SELECT {NODE} FROM node"))?;
+    let key = statement.column_index("key")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let text = row.get_ref(key)?.as_str().unwrap_or_default();
+        let mut parts = text.split('/').filter_map(|pair| pair.rsplit(':').next());
+        if parts.any(|part| wanted.contains(part)) {
+            found.push(node_from(row)?);
+        }
+    }
+    Ok(found)
 }
 
 const fn share_kind_number(kind: ShareKind) -> i64 {

@@ -10,6 +10,7 @@ use mega_proto::NodeHandle;
 use mega_store::{ChangeRow, ChangeState, Subject};
 use serde_json::{Map, Value};
 
+use crate::push::Put;
 use crate::types::Timestamp;
 
 /// Member of a row's attributes that is never sent: the modification time, as [`Timestamp::to_text`].
@@ -23,6 +24,8 @@ pub(crate) struct Changes {
     placed: HashMap<Subject, HashSet<Subject>>,
     replaced_by: HashMap<NodeHandle, Subject>,
     in_flight: HashSet<Subject>,
+    /// What is journalled and neither confirmed nor struck, by the wrapped key as sent.
+    in_doubt: HashMap<String, Put>,
 }
 
 impl Changes {
@@ -115,6 +118,33 @@ impl Changes {
 
     pub(crate) fn clear_in_flight(&mut self) {
         self.in_flight.clear();
+    }
+
+    /// A put is in the journal; what becomes of it is not known yet.
+    pub(crate) fn begin_doubt(&mut self, put: Put) {
+        self.in_doubt.insert(put.note.key.clone(), put);
+    }
+
+    /// What became of a put is known.
+    pub(crate) fn end_doubt(&mut self, put: &Put) {
+        self.in_doubt.remove(&put.note.key);
+    }
+
+    /// The put that made the node with this `k` string, if it is one of ours whose answer never came.
+    pub(crate) fn doubted(&self, key: &str) -> Option<&Put> {
+        if self.in_doubt.is_empty() {
+            return None;
+        }
+        key.split('/')
+            .filter_map(|pair| pair.rsplit(':').next())
+            .find_map(|wrapped| self.in_doubt.get(wrapped))
+    }
+
+    /// All puts whose answer is not known, oldest first.
+    pub(crate) fn doubts(&self) -> Vec<Put> {
+        let mut puts: Vec<Put> = self.in_doubt.values().cloned().collect();
+        puts.sort_by_key(|put| put.attempt.0);
+        puts
     }
 }
 

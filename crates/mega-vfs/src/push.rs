@@ -26,7 +26,9 @@ use tokio::task::JoinSet;
 use crate::shared::Shared;
 use crate::types::now_ms;
 
+pub(crate) use journal::Put;
 pub(crate) use plan::Step;
+pub(crate) use recover::take_up_journal;
 pub(crate) use upload::Finished;
 
 /// What the pusher remembers between rounds.

@@ -139,6 +139,7 @@ impl Shared {
         } else {
             None
         };
+        self.adopt_arrivals(&reply.packets)?;
         let (invalidations, quota, keys) = self.apply_now(&reply)?;
         drop(guard);
         self.notify(invalidations);

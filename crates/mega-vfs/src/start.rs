@@ -71,7 +71,8 @@ impl Vfs {
         let decryptor = Arc::new(Decryptor::new(ring));
         crate::tree_load::load_shares(&store, &decryptor, &session.master_key)?;
         let config = Arc::new(config);
-        let changes = Changes::new(store.changes()?);
+        let mut changes = Changes::new(store.changes()?);
+        crate::push::take_up_journal(&store, &mut changes)?;
         let root = Subject::Node(roots.cloud);
         let mut state = State {
             store: Arc::clone(&store),

@@ -87,6 +87,7 @@ impl Shared {
         if let Ok(master) = self.master_key() {
             load_shares(&self.store, &self.decryptor, &master)?;
         }
+        self.adopt_known().map_err(StartError::Local)?;
         let told = self.lock().forget_view();
         drop(guard);
         self.notify(told);

@@ -372,12 +372,14 @@ fn nodes_arrive_move_and_go() {
     store
         .write(|tx| {
             tx.set_attrs(handle(30), b"new")?;
-            tx.set_key(handle(30), "other:key")?;
+            tx.set_key(handle(30), "AAAAAAAAAAA:mine/BBBBBBBBBBB:theirs")?;
             tx.set_suffix(handle(30), Some(1))?;
             tx.set_attrs(handle(99), b"unknown")
         })
         .unwrap();
-    let found = store.find_by_key("other").unwrap();
+    let find = |key| store.find_by_keys(&HashSet::from([key])).unwrap();
+    assert!(find("their").is_empty() && find("AAAAAAAAAAA").is_empty());
+    let found = find("theirs");
     assert_eq!(found.len(), 1);
     assert_eq!(
         (found[0].attrs.as_slice(), found[0].suffix),

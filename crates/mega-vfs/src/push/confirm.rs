@@ -115,6 +115,7 @@ impl Shared {
     }
 
     pub(crate) fn drop_attempt(&self, put: &Put) {
+        self.lock().changes.end_doubt(put);
         if let Err(error) = self.store.write(|tx| tx.delete_attempt(put.attempt)) {
             tracing::error!(%error, "an attempt could not be struck from the journal");
         }
@@ -232,6 +233,7 @@ impl Shared {
             .map_err(|error| store_errno(&error))?;
         tracing::info!(target: "megamount::journal", ?old, new = %node.handle, "placed");
         state.own.expect(node.handle, "t");
+        state.changes.end_doubt(put);
         state.changes.remove(old);
         if let Some(over) = over_row {
             state.changes.remove(Subject::Node(over));

@@ -324,6 +324,7 @@ impl Shared {
             self.store
                 .write(|tx| tx.put_attempt(&journal))
                 .map_err(|error| crate::errno::store_errno(&error))?;
+            state.changes.begin_doubt(put.clone());
         }
         if let Some(attempt) = &mut content.attempt {
             attempt.is_frozen = true;
@@ -605,6 +606,9 @@ impl State {
         if let Err(error) = journalled {
             tracing::error!(%error, "new folders could not be journalled");
             return None;
+        }
+        for put in &puts {
+            self.changes.begin_doubt(put.clone());
         }
         Some(Step::Folders {
             parent,

@@ -1,92 +1,139 @@
 //! Requests whose result is not known: after a crash, or when the answer never came.
 //!
-//! First the event stream is brought up to date, then the truth is asked. A put whose key is found on
-//! a node was executed, wherever that node is now: it is adopted. Otherwise it was not: a file whose
-//! token may still be good is put once more, everything else starts over. Never are two nodes made
-//! from one change.
+//! Whatever is journalled stays *in doubt* until it is confirmed or struck. A put whose key is found on
+//! a node was executed, wherever that node is now: it is adopted, before anybody sees the node as a
+//! second file. The event stream tells ([`Shared::adopt_arrivals`]), or a tree that was fetched anew
+//! ([`Shared::adopt_known`]). When the stream is current and the node is not there, the put was not
+//! executed: a file whose token may still be good is put once more, everything else starts over.
+//! Never are two nodes made from one change.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use mega_proto::command::{Command, Entry, EntrySource};
-use mega_proto::{NodeHandle, UploadToken};
-use mega_store::Subject;
+use mega_proto::{ActionPacket, Packet, UploadToken};
+use mega_store::{NodeRow, Store, StoreError, Subject};
 use mega_tree::truth::row_from_raw;
 
 use super::confirm::has_key;
 use super::journal::Put;
 use super::send::nodes_of;
+use crate::changes::Changes;
+use crate::errno::store_errno;
 use crate::shared::Shared;
+use crate::types::OpResult;
 
 /// Patience for the event stream to become current.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
+/// At a start: everything in the journal is in doubt, and stays as it is until that is resolved.
+pub(crate) fn take_up_journal(store: &Store, changes: &mut Changes) -> Result<(), StoreError> {
+    for row in store.attempts()? {
+        let Some(put) = Put::parse(&row) else {
+            tracing::warn!(
+                id = row.id.0,
+                "an unreadable attempt is struck from the journal"
+            );
+            store.write(|tx| tx.delete_attempt(row.id))?;
+            continue;
+        };
+        tracing::debug!(subject = ?put.subject, "a put of an earlier run is in doubt");
+        changes.set_in_flight(put.subject, true);
+        changes.begin_doubt(put);
+    }
+    Ok(())
+}
+
 impl Shared {
-    /// Resolves every journalled attempt. `Err` says why that is not possible yet.
+    /// Resolves every put that is in doubt. `Err` says why that is not possible yet.
     pub(crate) async fn recover_attempts(&self) -> Result<(), &'static str> {
-        let attempts = self
-            .store
-            .attempts()
-            .map_err(|_| "the journal cannot be read")?;
-        if attempts.is_empty() {
+        if self.lock().changes.doubts().is_empty() {
             return Ok(());
         }
         if !self.catch_up(CATCH_UP).await {
             return Err("the event stream is not current");
         }
-        for row in attempts {
-            let Some(put) = Put::parse(&row) else {
-                tracing::warn!(
-                    id = row.id.0,
-                    "an unreadable attempt is struck from the journal"
-                );
-                let _ = self.store.write(|tx| tx.delete_attempt(row.id));
-                continue;
-            };
-            self.recover(&put).await?;
+        self.adopt_known()
+            .map_err(|_| "the tree cannot be searched")?;
+        let open = self.lock().changes.doubts();
+        for put in open {
+            let has_row = self.lock().changes.get(put.subject).is_some();
+            if put.note.is_folder || put.note.token.is_empty() || !has_row {
+                self.drop_attempt(&put);
+            } else {
+                self.put_again(&put).await?;
+            }
             self.lock().changes.set_in_flight(put.subject, false);
         }
         Ok(())
     }
 
-    async fn recover(&self, put: &Put) -> Result<(), &'static str> {
-        let found = self
-            .store
-            .find_by_key(&put.note.key)
-            .map_err(|_| "the tree cannot be searched")?
-            .into_iter()
-            .find(|row| has_key(row, &put.note.key) && Subject::Node(row.handle) != put.subject);
-        let has_row = self.lock().changes.get(put.subject).is_some();
-        match found {
-            Some(node) if has_row => {
-                tracing::info!(target: "megamount::journal", node = %node.handle, "found the node of an unanswered request");
-                self.confirm_put(put, &node, None)
-                    .map_err(|_| "the store refused")?;
-                self.refresh_after_adoption(put, node.handle);
-                Ok(())
+    /// Packets that show a node of a put in doubt are its confirmation. Called before they are applied,
+    /// so that the node is never seen beside the row that asked for it.
+    pub(crate) fn adopt_arrivals(&self, packets: &[Packet]) -> OpResult<()> {
+        let mut found = Vec::new();
+        {
+            let state = self.lock();
+            for packet in packets {
+                let ActionPacket::Nodes { nodes, .. } = &packet.action else {
+                    continue;
+                };
+                for raw in nodes {
+                    if let Some(put) = raw
+                        .key
+                        .as_deref()
+                        .and_then(|key| state.changes.doubted(key))
+                    {
+                        found.push((put.clone(), row_from_raw(raw)));
+                    }
+                }
             }
-            Some(_) => {
-                self.drop_attempt(put);
-                Ok(())
-            }
-            None if put.note.is_folder || put.note.token.is_empty() || !has_row => {
-                self.drop_attempt(put);
-                Ok(())
-            }
-            None => self.put_again(put).await,
         }
+        for (put, node) in found {
+            self.adopt(&put, &node)?;
+        }
+        Ok(())
     }
 
-    /// The view had the node and the row as two entries: build the directory anew.
-    fn refresh_after_adoption(&self, put: &Put, node: NodeHandle) {
-        let mut state = self.lock();
-        let parents = [
-            Some(Subject::Node(put.note.parent)),
-            put.note.place().map(|p| p.parent),
-        ];
-        for parent in parents.into_iter().flatten() {
-            state.forget_dir(parent);
+    /// Adopts what a fetched tree or an earlier run brought in. Reads the whole table of nodes, if
+    /// anything is in doubt.
+    pub(crate) fn adopt_known(&self) -> OpResult<()> {
+        let puts = self.lock().changes.doubts();
+        let keys: HashSet<&str> = puts.iter().map(|put| put.note.key.as_str()).collect();
+        let nodes = self
+            .store
+            .find_by_keys(&keys)
+            .map_err(|error| store_errno(&error))?;
+        for put in &puts {
+            let node = nodes.iter().find(|node| {
+                has_key(node, &put.note.key) && Subject::Node(node.handle) != put.subject
+            });
+            if let Some(node) = node {
+                self.adopt(put, node)?;
+                // The view may have had the node and the row as two entries: build it anew.
+                let mut state = self.lock();
+                state.forget_dir(Subject::Node(put.note.parent));
+                if let Some(place) = put.note.place() {
+                    state.forget_dir(place.parent);
+                }
+            }
         }
-        tracing::debug!(%node, "directory rebuilt after adoption");
+        Ok(())
+    }
+
+    fn adopt(&self, put: &Put, node: &NodeRow) -> OpResult<()> {
+        tracing::info!(target: "megamount::journal", node = %node.handle, "found the node of an unanswered request");
+        if self.lock().changes.get(put.subject).is_none() {
+            self.drop_attempt(put);
+            return Ok(());
+        }
+        self.confirm_put(put, node, None)?;
+        let mut state = self.lock();
+        state.changes.set_in_flight(put.subject, false);
+        state
+            .changes
+            .set_in_flight(Subject::Node(node.handle), false);
+        Ok(())
     }
 
     /// The same token once more: it works once, so this cannot make a second node.
@@ -132,9 +179,7 @@ impl Shared {
                         .map(row_from_raw)
                         .find(|r| has_key(r, &put.note.key));
                     match ours {
-                        Some(node) => self
-                            .confirm_put(put, &node, None)
-                            .map_err(|_| "the store refused"),
+                        Some(node) => self.adopt(put, &node).map_err(|_| "the store refused"),
                         None => Err("the new node did not appear in the answer"),
                     }
                 }
