@@ -1,22 +1,51 @@
-//! The overlay in memory: every change row, indexed the ways the view needs.
+//! The overlay in memory: every change row, indexed the ways the view and the pusher need.
 //!
 //! Mirrors table `change`: a row is written to the store first and put here after. Also knows what
 //! is in flight to the server, which is never written down (after a restart nothing is in flight;
 //! the journalled attempts tell what may have been).
+//!
+//! # The queue
+//! A row that is neither parked nor in flight is in exactly one of three queues, ordered by when it is
+//! due: removals, content to upload, everything else (names). The pusher takes from the front and
+//! never looks at the rest. A row that is due but has to wait for another row (its folder, whoever
+//! takes over its name) is *stalled*: it is in no queue until something was confirmed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use mega_proto::NodeHandle;
 use mega_store::{ChangeRow, ChangeState, Subject};
 use serde_json::{Map, Value};
 
 use crate::push::Put;
-use crate::types::Timestamp;
+use crate::types::{Timestamp, now_ms};
 
 /// Member of a row's attributes that is never sent: the modification time, as [`Timestamp::to_text`].
 pub(crate) const MTIME: &str = "~mtime";
 /// Member that is never sent: the duplicate number of the spelling that a rename took over.
 pub(crate) const SUFFIX: &str = "~suffix";
+
+/// Which queue a row is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queue {
+    /// New folders, names, places, attributes.
+    Names,
+    /// Nodes that are to go.
+    Removals,
+    /// Bytes to upload.
+    Contents,
+}
+
+impl Queue {
+    fn of(row: &ChangeRow) -> Self {
+        if row.removed {
+            Self::Removals
+        } else if row.content.is_some() {
+            Self::Contents
+        } else {
+            Self::Names
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
@@ -26,6 +55,10 @@ pub(crate) struct Changes {
     in_flight: HashSet<Subject>,
     /// What is journalled and neither confirmed nor struck, by the wrapped key as sent.
     in_doubt: HashMap<String, Put>,
+    queues: [BTreeSet<(i64, Subject)>; 3],
+    stalled: HashSet<Subject>,
+    /// When a name was changed last, ms since 1970.
+    last_name_ms: i64,
 }
 
 impl Changes {
@@ -39,6 +72,91 @@ impl Changes {
             changes.insert(row);
         }
         changes
+    }
+
+    fn queue_of(&self, queue: Queue) -> &BTreeSet<(i64, Subject)> {
+        let [names, removals, contents] = &self.queues;
+        match queue {
+            Queue::Names => names,
+            Queue::Removals => removals,
+            Queue::Contents => contents,
+        }
+    }
+
+    fn queue(&mut self, queue: Queue) -> &mut BTreeSet<(i64, Subject)> {
+        let [names, removals, contents] = &mut self.queues;
+        match queue {
+            Queue::Names => names,
+            Queue::Removals => removals,
+            Queue::Contents => contents,
+        }
+    }
+
+    fn enqueue(&mut self, subject: Subject) {
+        let Some(row) = self.rows.get(&subject) else {
+            return;
+        };
+        if let Some(due) = due_ms(row)
+            && !self.in_flight.contains(&subject)
+        {
+            let queue = Queue::of(row);
+            self.queue(queue).insert((due, subject));
+        }
+    }
+
+    fn dequeue(&mut self, subject: Subject) {
+        self.stalled.remove(&subject);
+        let Some(row) = self.rows.get(&subject) else {
+            return;
+        };
+        if let Some(due) = due_ms(row) {
+            let queue = Queue::of(row);
+            self.queue(queue).remove(&(due, subject));
+        }
+    }
+
+    /// The rows of a queue, the one that is due first in front.
+    pub(crate) fn queued(&self, queue: Queue) -> impl Iterator<Item = (i64, &ChangeRow)> {
+        self.queue_of(queue)
+            .iter()
+            .filter_map(|(due, subject)| Some((*due, self.rows.get(subject)?)))
+    }
+
+    /// When the first row of a queue that is not due yet will be.
+    pub(crate) fn due_after(&self, queue: Queue, now: i64) -> Option<i64> {
+        // Nodes sort before what was made here.
+        let first = Subject::Node(NodeHandle::from_u48(0));
+        self.queue_of(queue)
+            .range((now.saturating_add(1), first)..)
+            .next()
+            .map(|(due, _)| *due)
+    }
+
+    /// The row has to wait for another one.
+    pub(crate) fn stall(&mut self, subject: Subject) {
+        self.dequeue(subject);
+        self.stalled.insert(subject);
+    }
+
+    pub(crate) fn has_stalled(&self) -> bool {
+        !self.stalled.is_empty()
+    }
+
+    /// Something was confirmed, or the view changed: what waited may go now.
+    pub(crate) fn unstall(&mut self) {
+        for subject in std::mem::take(&mut self.stalled) {
+            self.enqueue(subject);
+        }
+    }
+
+    /// An application changed a name just now.
+    pub(crate) fn note_name_change(&mut self) {
+        self.last_name_ms = now_ms();
+    }
+
+    /// When an application last changed a name, ms since 1970.
+    pub(crate) fn last_name_ms(&self) -> i64 {
+        self.last_name_ms
     }
 
     pub(crate) fn get(&self, subject: Subject) -> Option<&ChangeRow> {
@@ -56,10 +174,13 @@ impl Changes {
         if let Some(handle) = row.replaces {
             self.replaced_by.insert(handle, row.subject);
         }
-        self.rows.insert(row.subject, row);
+        let subject = row.subject;
+        self.rows.insert(subject, row);
+        self.enqueue(subject);
     }
 
     pub(crate) fn remove(&mut self, subject: Subject) -> Option<ChangeRow> {
+        self.dequeue(subject);
         let row = self.rows.remove(&subject)?;
         if let Some(place) = &row.place
             && let Some(set) = self.placed.get_mut(&place.parent)
@@ -106,9 +227,10 @@ impl Changes {
 
     pub(crate) fn set_in_flight(&mut self, subject: Subject, on: bool) {
         if on {
+            self.dequeue(subject);
             self.in_flight.insert(subject);
-        } else {
-            self.in_flight.remove(&subject);
+        } else if self.in_flight.remove(&subject) {
+            self.enqueue(subject);
         }
     }
 
@@ -117,7 +239,9 @@ impl Changes {
     }
 
     pub(crate) fn clear_in_flight(&mut self) {
-        self.in_flight.clear();
+        for subject in std::mem::take(&mut self.in_flight) {
+            self.enqueue(subject);
+        }
     }
 
     /// A put is in the journal; what becomes of it is not known yet.

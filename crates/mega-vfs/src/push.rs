@@ -13,6 +13,7 @@ mod confirm;
 mod journal;
 mod plan;
 mod recover;
+mod schedule;
 mod send;
 mod upload;
 
@@ -41,13 +42,12 @@ pub(crate) struct Pusher {
     quota_pause_until: i64,
     /// After a request failed as a whole nothing is sent until then, ms since 1970.
     pause_until: i64,
+    /// When stalled rows are looked at again although nothing was confirmed, ms since 1970.
+    unstall_at: i64,
 }
 
 /// Pause of uploads after an over-quota answer.
 const QUOTA_PAUSE: Duration = Duration::from_secs(60);
-/// Longest time without looking at the queue.
-const IDLE: Duration = Duration::from_secs(30);
-
 impl Shared {
     /// The pusher task: runs until the mount ends.
     pub(crate) async fn push_changes(self: Arc<Self>) {
@@ -68,6 +68,7 @@ impl Shared {
         }
         loop {
             let now = now_ms();
+            self.retry_stalled(&mut pusher, now);
             if now >= pusher.pause_until {
                 let steps = self.plan_steps(&mut pusher, now);
                 let sent = !steps.is_empty();
@@ -108,30 +109,5 @@ impl Shared {
                 self.lock().changes.clear_in_flight();
             }
         }
-    }
-
-    fn until_next(&self, pusher: &Pusher, now: i64) -> Duration {
-        let state = self.lock();
-        let next = state
-            .changes
-            .iter()
-            .filter(|row| !state.changes.is_in_flight(row.subject))
-            .filter_map(crate::changes::due_ms)
-            .filter(|due| *due > now)
-            .min();
-        let mut wait = IDLE;
-        for at in [
-            next,
-            Some(pusher.pause_until),
-            Some(pusher.quota_pause_until),
-        ]
-        .into_iter()
-        .flatten()
-        {
-            if at > now {
-                wait = wait.min(Duration::from_millis((at - now).unsigned_abs()));
-            }
-        }
-        wait.max(Duration::from_millis(5))
     }
 }

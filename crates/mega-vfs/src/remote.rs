@@ -175,6 +175,7 @@ impl Shared {
         state.own = own;
         let delta = delta.map_err(|error| store_errno(&error))?;
         let invalidations = state.patch(&delta)?;
+        state.changes.unstall();
         drop(state);
         self.wake.notify_one();
         Ok((invalidations, delta.quota_changed, delta.keys_changed))

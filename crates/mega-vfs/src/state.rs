@@ -413,13 +413,18 @@ impl State {
         }
     }
 
-    /// When a name change made now is due, milliseconds since 1970.
-    pub(crate) fn name_due(&self) -> i64 {
+    /// How long names rest before they are pushed, milliseconds.
+    pub(crate) fn name_delay_ms(&self) -> i64 {
         let delay = self
             .config
             .write_back
             .min(std::time::Duration::from_secs(1));
-        now_ms().saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
+        i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// When a name change made now is due, milliseconds since 1970.
+    pub(crate) fn name_due(&self) -> i64 {
+        now_ms().saturating_add(self.name_delay_ms())
     }
 
     /// When content closed now is due.
@@ -441,6 +446,10 @@ impl State {
                 Ok(())
             })
             .map_err(|error| store_errno(&error))?;
+        let is_name = |row: &ChangeRow| row.content.is_none() || row.removed;
+        if !drop.is_empty() || rows.iter().any(is_name) {
+            self.changes.note_name_change();
+        }
         for subject in drop {
             self.changes.remove(*subject);
         }

@@ -233,6 +233,7 @@ impl Shared {
             .map_err(|error| store_errno(&error))?;
         tracing::info!(target: "megamount::journal", ?old, new = %node.handle, "placed");
         state.own.expect(node.handle, "t");
+        state.changes.unstall();
         state.changes.end_doubt(put);
         state.changes.remove(old);
         if let Some(over) = over_row {
@@ -359,6 +360,7 @@ impl Shared {
             state.own.expect(handle, "d");
             state.own.expect(handle, "t");
         }
+        state.changes.unstall();
         state.changes.remove(sent.subject);
         if let Some(rest) = rest {
             state.changes.insert(rest);
@@ -409,6 +411,7 @@ impl Shared {
         if bin.is_some() {
             state.own.expect(handle, "t");
         }
+        state.changes.unstall();
         for subject in rows {
             state.changes.remove(subject);
             state.forget_dir(subject);

@@ -1,6 +1,6 @@
 //! What can be sent now.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use mega_api::ApiError;
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::attributes::{apply_wishes, set_file_time, set_folder_time};
 use super::journal::{Put, PutNote};
 use super::{Finished, Pusher, upload};
-use crate::changes::due_ms;
+use crate::changes::Queue;
 use crate::shared::Shared;
 use crate::state::State;
 
@@ -25,6 +25,10 @@ const TREE: usize = 500;
 const SMALL_UPLOADS: usize = 24;
 /// One chunk, bytes.
 const SMALL: u64 = 128 * 1024;
+/// Rows looked at without letting go of the lock.
+const SLICE: usize = 2_000;
+/// When to look again at a file that is still open for writing, ms.
+const WRITTEN_MS: i64 = 1_000;
 
 /// One thing to do on the server, made of one or more commands.
 pub(crate) enum Step {
@@ -145,48 +149,63 @@ impl Shared {
                 Err(errno) => tracing::error!(%errno, "a finished upload could not be journalled"),
             }
         }
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        let is_due =
-            |row: &ChangeRow| due_ms(row).is_some_and(|due| due <= now || must_go_now(row, self));
-        let ready: Vec<ChangeRow> = state
-            .changes
-            .iter()
-            .filter(|row| is_due(row) && !state.changes.is_in_flight(row.subject))
-            .filter(|row| row.content.is_none() || row.removed)
-            .cloned()
-            .collect();
-        let mut budget = BATCH.saturating_sub(steps.len());
-        let mut taken: HashSet<Subject> = HashSet::new();
-        for row in &ready {
-            if budget == 0 {
+        // In slices, so that a long queue does not hold up those who look names up.
+        while steps.len() < BATCH {
+            let mut state = self.lock();
+            let due = state.due_names(now, self.is_stopping(), SLICE);
+            if due.is_empty() {
                 break;
             }
-            if taken.contains(&row.subject) {
-                continue;
-            }
-            let step = match (row.subject, row.removed, row.kind) {
-                (Subject::Node(handle), true, _) => state.plan_removal(self, handle),
-                (Subject::Local(_), true, _) => {
-                    drop_removed_local(self, state, row);
-                    None
+            let mut removals = Removals::default();
+            for subject in due {
+                if steps.len() >= BATCH {
+                    break;
                 }
-                (Subject::Node(_), false, _) => state.plan_edit(row),
-                (Subject::Local(_), false, NodeKind::Folder) => {
-                    state.plan_folders(self, &master, row, &mut taken)
+                if let Some(step) = self.plan_one(&mut state, &master, subject, &mut removals) {
+                    for subject in step.subjects() {
+                        state.changes.set_in_flight(subject, true);
+                    }
+                    steps.push(step);
                 }
-                (Subject::Local(_), false, _) => None,
-            };
-            if let Some(step) = step {
-                for subject in step.subjects() {
-                    taken.insert(subject);
-                    state.changes.set_in_flight(subject, true);
-                }
-                budget -= 1;
-                steps.push(step);
             }
         }
         steps
+    }
+
+    /// The next step for one row; without one it is stalled.
+    fn plan_one(
+        &self,
+        state: &mut State,
+        master: &MasterKey,
+        subject: Subject,
+        removals: &mut Removals,
+    ) -> Option<Step> {
+        if state.changes.is_in_flight(subject) {
+            // It went into the tree of a folder above.
+            return None;
+        }
+        let row = state.changes.get(subject)?;
+        let step = match (subject, row.removed, row.kind) {
+            (Subject::Node(handle), true, _) => state.plan_removal(self, handle, removals),
+            (Subject::Node(_), false, _) => {
+                let row = row.clone();
+                state.plan_edit(&row)
+            }
+            (Subject::Local(_), true, _) => {
+                let row = row.clone();
+                drop_removed_local(self, state, &row);
+                None
+            }
+            (Subject::Local(_), false, NodeKind::Folder) => {
+                let row = row.clone();
+                state.plan_folders(self, master, &row)
+            }
+            (Subject::Local(_), false, _) => None,
+        };
+        if step.is_none() && state.changes.get(subject).is_some() {
+            state.changes.stall(subject);
+        }
+        step
     }
 
     /// Starts uploads up to the limits.
@@ -200,33 +219,49 @@ impl Shared {
             return;
         }
         let mut state = self.lock();
-        let large = pusher
-            .uploading
-            .values()
-            .filter(|size| **size > SMALL)
-            .count();
-        let small = pusher.uploading.len() - large;
+        let chosen = self.choose_uploads(&mut state, pusher, now);
+        for (subject, size) in &chosen {
+            state.changes.set_in_flight(*subject, true);
+            pusher.uploading.insert(*subject, *size);
+        }
+        drop(state);
+        for (subject, _) in chosen {
+            let shared = Arc::clone(self);
+            uploads.spawn(async move { shared.upload(subject).await });
+        }
+    }
+
+    fn choose_uploads(&self, state: &mut State, pusher: &Pusher, now: i64) -> Vec<(Subject, u64)> {
+        let running = pusher.uploading.values();
+        let large = running.filter(|size| **size > SMALL).count();
         let mut large_left = self.config.uploads.max(1).saturating_sub(large);
-        let mut small_left = SMALL_UPLOADS.saturating_sub(small);
+        let mut small_left = SMALL_UPLOADS.saturating_sub(pusher.uploading.len() - large);
+        let is_stopping = self.is_stopping();
         let max_age = i64::try_from(self.config.write_back_max.as_millis()).unwrap_or(i64::MAX);
         let mut chosen = Vec::new();
-        for row in state.changes.iter() {
+        let (mut stalled, mut written) = (Vec::new(), Vec::new());
+        let queue = state.changes.queued(Queue::Contents);
+        for (_, row) in queue
+            .take_while(|(due, _)| is_stopping || *due <= now)
+            .take(SLICE)
+        {
             let Some(content) = &row.content else {
                 continue;
             };
-            let due = due_ms(row).is_some_and(|due| due <= now || must_go_now(row, self));
-            if row.removed || !due || state.changes.is_in_flight(row.subject) {
+            if large_left + small_left == 0 {
+                break;
+            }
+            if state.upload_parent(row).is_none() {
+                stalled.push(row.subject);
                 continue;
             }
-            let Some(parent) = state.upload_parent(row) else {
-                continue;
-            };
             let is_being_written = state
                 .inodes
                 .known_ino(row.subject)
                 .and_then(|ino| state.files.get(&ino))
                 .is_some_and(|file| file.writers() > 0);
-            if is_being_written && now - row.since_ms < max_age && !self.is_stopping() {
+            if is_being_written && now - row.since_ms < max_age && !is_stopping {
+                written.push(row.subject);
                 continue;
             }
             let left = if content.size > SMALL {
@@ -234,21 +269,19 @@ impl Shared {
             } else {
                 &mut small_left
             };
-            if *left == 0 {
-                continue;
+            if *left > 0 {
+                *left -= 1;
+                chosen.push((row.subject, content.size));
             }
-            *left -= 1;
-            chosen.push((row.subject, content.size, parent));
         }
-        for (subject, size, _) in &chosen {
-            state.changes.set_in_flight(*subject, true);
-            pusher.uploading.insert(*subject, *size);
+        for subject in stalled {
+            state.changes.stall(subject);
         }
-        drop(state);
-        for (subject, _, _) in chosen {
-            let shared = Arc::clone(self);
-            uploads.spawn(async move { shared.upload(subject).await });
+        for subject in written {
+            // Its close sets the time anew.
+            State::set_due(state, subject, now.saturating_add(WRITTEN_MS));
         }
+        chosen
     }
 
     /// An upload is done: decides the node's attributes and place, and writes the attempt down. From
@@ -348,9 +381,12 @@ impl Shared {
     }
 }
 
-/// At the end of a mount everything that is not parked is due.
-fn must_go_now(row: &ChangeRow, shared: &Shared) -> bool {
-    !matches!(row.state, ChangeState::Parked { .. }) && shared.is_stopping()
+/// What is known about removed folders while one slice is planned: ten thousand files of one folder
+/// ask the same question.
+#[derive(Default)]
+struct Removals {
+    /// Whether everything below is removed.
+    whole: HashMap<NodeHandle, bool>,
 }
 
 /// A file made here and removed before it was ever sent, closed by now.
@@ -459,7 +495,12 @@ impl State {
         })
     }
 
-    fn plan_removal(&mut self, shared: &Shared, handle: NodeHandle) -> Option<Step> {
+    fn plan_removal(
+        &mut self,
+        shared: &Shared,
+        handle: NodeHandle,
+        removals: &mut Removals,
+    ) -> Option<Step> {
         let row = self.node_row(handle).ok()??;
         // Whoever took over the name is placed first.
         if self.changes.replacer(handle).is_some() {
@@ -471,12 +512,12 @@ impl State {
                 .changes
                 .get(Subject::Node(parent))
                 .is_some_and(|change| change.removed);
-            if parent_goes && !hard && self.all_removed(parent, 0) {
+            if parent_goes && !hard && self.all_removed(parent, removals, 0) {
                 // It goes with its folder.
                 return None;
             }
         }
-        if row.kind != NodeKind::File && !self.can_go_whole(handle, hard) {
+        if row.kind != NodeKind::File && !self.can_go_whole(handle, hard, removals) {
             return None;
         }
         let is_open = self
@@ -496,18 +537,27 @@ impl State {
     }
 
     /// Whether a removed folder can be sent away as one.
-    fn can_go_whole(&self, handle: NodeHandle, hard: bool) -> bool {
+    fn can_go_whole(&self, handle: NodeHandle, hard: bool, removals: &mut Removals) -> bool {
         if hard {
             return self
                 .store
                 .children(handle)
                 .is_ok_and(|children| children.is_empty());
         }
-        self.all_removed(handle, 0)
+        self.all_removed(handle, removals, 0)
     }
 
     /// Whether everything below a folder is removed by us, in truth and in the overlay.
-    fn all_removed(&self, handle: NodeHandle, depth: u32) -> bool {
+    fn all_removed(&self, handle: NodeHandle, removals: &mut Removals, depth: u32) -> bool {
+        if let Some(known) = removals.whole.get(&handle) {
+            return *known;
+        }
+        let whole = self.is_all_removed(handle, removals, depth);
+        removals.whole.insert(handle, whole);
+        whole
+    }
+
+    fn is_all_removed(&self, handle: NodeHandle, removals: &mut Removals, depth: u32) -> bool {
         if depth > 512
             || self
                 .changes
@@ -525,7 +575,9 @@ impl State {
                 .get(Subject::Node(child.handle))
                 .is_some_and(|row| row.removed && !self.changes.is_in_flight(row.subject))
                 && self.changes.replacer(child.handle).is_none();
-            removed && (child.kind == NodeKind::File || self.all_removed(child.handle, depth + 1))
+            removed
+                && (child.kind == NodeKind::File
+                    || self.all_removed(child.handle, removals, depth + 1))
         })
     }
 
@@ -535,7 +587,6 @@ impl State {
         shared: &Shared,
         master: &MasterKey,
         row: &ChangeRow,
-        taken: &mut HashSet<Subject>,
     ) -> Option<Step> {
         let parent = row.place.as_ref()?.parent.node()?;
         self.node_row(parent).ok()??;
@@ -551,7 +602,7 @@ impl State {
         let mut entries = Vec::new();
         let mut waiting = vec![(row.clone(), None)];
         while let Some((row, above)) = waiting.pop() {
-            if puts.len() >= TREE || taken.contains(&row.subject) {
+            if puts.len() >= TREE {
                 continue;
             }
             let key = NodeKey::Folder(FolderKey::generate().ok()?);
