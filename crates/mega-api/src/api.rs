@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use crate::config::ApiConfig;
 use crate::error::ApiError;
 use crate::http::Http;
+use crate::joint::Joint;
 use crate::request_id::RequestIds;
 use crate::session::Sessions;
 
@@ -27,6 +28,7 @@ pub(crate) struct Inner {
     /// Held by the one state-changing request under way; fair, so first come, first served.
     pub(crate) writer: tokio::sync::Mutex<()>,
     pub(crate) readers: Semaphore,
+    pub(crate) joint: Joint,
     /// Until when the service has no transfer quota for us.
     pub(crate) no_downloads_before: Mutex<Option<Instant>>,
 }
@@ -46,6 +48,7 @@ impl Api {
             sessions: Sessions::default(),
             writer: tokio::sync::Mutex::new(()),
             readers: Semaphore::new(READERS),
+            joint: Joint::default(),
             no_downloads_before: Mutex::new(None),
         })))
     }

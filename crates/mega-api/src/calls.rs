@@ -205,7 +205,7 @@ impl Api {
     /// As [`command`](Self::command); [`ApiError::OverQuota`] with the time to wait.
     pub async fn download_url(&self, node: NodeHandle) -> Result<DownloadTarget, ApiError> {
         let ssl = Self::ssl(self.0.config.transfer_tls);
-        let reply = match self.command(Command::download(node, ssl)).await {
+        let reply = match self.ask(Command::download(node, ssl)).await {
             Err(ApiError::OverQuota { code, .. }) => {
                 let wait = Some(DEFAULT_QUOTA_WAIT);
                 return Err(ApiError::OverQuota { code, wait });
@@ -246,7 +246,7 @@ impl Api {
     /// As [`command`](Self::command).
     pub async fn upload_url(&self, size: u64) -> Result<Url, ApiError> {
         let ssl = Self::ssl(self.0.config.transfer_tls);
-        let reply = self.command(Command::upload(size, ssl)).await?;
+        let reply = self.ask(Command::upload(size, ssl)).await?;
         let url = reply::upload_url(&reply).ok_or(ApiError::BadReply("u"))?;
         let url = self.storage_url(url.to_owned());
         Url::parse(&url).map_err(|_| ApiError::BadReply("u has no usable address"))

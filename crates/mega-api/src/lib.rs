@@ -17,6 +17,7 @@ mod events;
 mod frozen;
 mod hashcash;
 mod http;
+mod joint;
 mod login;
 mod request;
 mod request_id;

@@ -317,3 +317,35 @@ async fn a_request_dropped_under_way_stays_in_doubt() {
     assert!(matches!(error, ApiError::OutcomeUnknown(_)), "{error}");
     assert_eq!(world.emulator.tree(EMAIL).unwrap().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_asked_together_share_requests() {
+    let world = World::logged_in().await;
+    world.emulator.set(|knobs| knobs.latency_ms = 50);
+    let before = world.emulator.counters().requests("cs");
+    let asked = (0..200).map(|size| {
+        let api = world.api.clone();
+        tokio::spawn(async move { api.upload_url(size).await })
+    });
+    let asked: Vec<_> = asked.collect();
+    let mut urls = std::collections::HashSet::new();
+    for url in asked {
+        urls.insert(url.await.unwrap().unwrap());
+    }
+    assert_eq!(urls.len(), 200);
+    assert_eq!(world.emulator.counters().commands("u"), 200);
+    let requests = world.emulator.counters().requests("cs") - before;
+    assert!(requests <= 12, "{requests} requests");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_refused_question_does_not_hurt_the_others() {
+    let world = World::logged_in().await;
+    let nothing: mega_proto::NodeHandle = "AAAAAAAA".parse().unwrap();
+    let (gone, url) = tokio::join!(world.api.download_url(nothing), world.api.upload_url(1));
+    assert!(matches!(
+        gone,
+        Err(ApiError::Refused(mega_proto::ErrorCode::NotFound))
+    ));
+    url.unwrap();
+}

@@ -29,8 +29,10 @@ impl World {
     /// The requests that `change` and its way to the server take.
     async fn cost(&self, change: impl AsyncFnOnce(&Self)) -> u64 {
         // The quota is asked for at a start.
-        self.until("idle", async |world| world.emulator.counters().commands("uq") > 0)
-            .await;
+        self.until("idle", async |world| {
+            world.emulator.counters().commands("uq") > 0
+        })
+        .await;
         let before = self.requests();
         change(self).await;
         self.settled().await;
