@@ -264,6 +264,22 @@ impl Changes {
             .find_map(|wrapped| self.in_doubt.get(wrapped))
     }
 
+    /// A row goes on under another subject: what is under way for it goes along.
+    pub(crate) fn hand_over(&mut self, old: Subject, new: Subject) -> Vec<Put> {
+        if self.is_in_flight(old) {
+            self.set_in_flight(old, false);
+            self.set_in_flight(new, true);
+        }
+        let mut moved = Vec::new();
+        for put in self.in_doubt.values_mut() {
+            if put.subject == old {
+                put.subject = new;
+                moved.push(put.clone());
+            }
+        }
+        moved
+    }
+
     /// All puts whose answer is not known, oldest first.
     pub(crate) fn doubts(&self) -> Vec<Put> {
         let mut puts: Vec<Put> = self.in_doubt.values().cloned().collect();

@@ -36,7 +36,7 @@ pub(crate) use upload::Finished;
 #[derive(Default)]
 pub(crate) struct Pusher {
     uploading: HashMap<Subject, u64>,
-    failures: HashMap<Subject, u32>,
+    failures: HashMap<Subject, Failures>,
     finished: Vec<Finished>,
     /// Uploads wait until then after the server said the quota is exhausted, ms since 1970.
     quota_pause_until: i64,
@@ -44,6 +44,13 @@ pub(crate) struct Pusher {
     pause_until: i64,
     /// When stalled rows are looked at again although nothing was confirmed, ms since 1970.
     unstall_at: i64,
+}
+
+/// How often in a row a row could not be pushed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Failures {
+    all: u32,
+    refusals: u32,
 }
 
 /// Pause of uploads after an over-quota answer.

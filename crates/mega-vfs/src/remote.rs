@@ -175,6 +175,7 @@ impl Shared {
         state.own = own;
         let delta = delta.map_err(|error| store_errno(&error))?;
         let invalidations = state.patch(&delta)?;
+        state.forget_races(&reply.packets);
         state.changes.unstall();
         drop(state);
         self.wake.notify_one();
@@ -259,6 +260,11 @@ impl State {
             after.insert(*handle, self.node_row(*handle)?);
         }
         self.reground(delta, &after)?;
+        for (handle, now) in &after {
+            if let Some(now) = now {
+                self.settle_race(*handle, now)?;
+            }
+        }
         // Removals first: a name is free before somebody else takes it.
         for (handle, before) in &delta.touched {
             let subject = Subject::Node(*handle);

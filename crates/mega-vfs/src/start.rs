@@ -89,6 +89,7 @@ impl Vfs {
             dir_times: std::collections::HashMap::new(),
             recreated: std::collections::HashMap::new(),
             own: OwnPackets::new(api.client_id().to_owned()),
+            put_over: std::collections::HashMap::new(),
             quota: None,
         };
         let root = find_root(&mut state, &config.sub_path)?;

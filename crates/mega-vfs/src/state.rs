@@ -52,6 +52,9 @@ pub(crate) struct State {
     pub(crate) handles: Handles,
     pub(crate) dir_times: HashMap<Subject, Timestamp>,
     pub(crate) own: OwnPackets,
+    /// Versions we put, by the node they were put over, while somebody else's may still turn out to
+    /// have been first.
+    pub(crate) put_over: HashMap<NodeHandle, NodeHandle>,
     /// Folders that were removed elsewhere and made again for local changes in them.
     pub(crate) recreated: HashMap<NodeHandle, Subject>,
     pub(crate) quota: Option<Quota>,

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use mega_proto::{ErrorCode, NodeHandle, NodeKind, RawNode};
-use mega_store::{ChangeRow, ChangeState, NodeRow, Subject};
+use mega_store::{ChangeRow, ChangeState, NodeRow, Place, Subject};
 use mega_transfer::RemoteSource;
 use mega_tree::truth::row_from_raw;
 use serde_json::Value;
 
 use super::journal::{Put, PutNote};
 use super::send::nodes_of;
+use super::upload::Hope;
 use super::{Finished, Pusher, Step};
 use crate::changes::{MTIME, is_settled, row_suffix};
 use crate::errno::store_errno;
@@ -158,6 +159,7 @@ impl Shared {
                 pusher,
                 put.subject,
                 "the new node did not appear in the answer",
+                Hope::Little,
             );
             return;
         };
@@ -181,6 +183,13 @@ impl Shared {
         node: &NodeRow,
         finished: Option<Finished>,
     ) -> OpResult<()> {
+        // The row may have moved on to another subject since the put was sent.
+        let put = &self
+            .lock()
+            .changes
+            .doubted(&put.note.key)
+            .unwrap_or(put)
+            .clone();
         let file = match &finished {
             Some(finished) => Some(Arc::clone(&finished.file)),
             None => {
@@ -194,12 +203,25 @@ impl Shared {
         let state = &mut *guard;
         let old = put.subject;
         let new = Subject::Node(node.handle);
-        if Some(node.handle) == state.roots.rubbish || node.parent == state.roots.rubbish {
-            tracing::warn!(target: "megamount::journal", ?old, "target folder had gone: node landed in the bin");
-        }
         let row = state.changes.get(old).cloned();
         let parent_before = state.parent(old)?;
-        let rest = row.as_ref().and_then(|row| remaining(row, &put.note, node));
+        let mut rest = row.as_ref().and_then(|row| remaining(row, &put.note, node));
+        let stray = match &row {
+            Some(row) if !row.removed => state.stray_place(put, row, node)?,
+            _ => None,
+        };
+        if let (Some(place), Some(row)) = (&stray, &row) {
+            let rest = rest.get_or_insert_with(|| ChangeRow {
+                subject: new,
+                place: None,
+                attributes: None,
+                content: None,
+                replaces: None,
+                state: ChangeState::Pending { due_ms: now_ms() },
+                ..row.clone()
+            });
+            rest.place.get_or_insert_with(|| place.clone());
+        }
         let over_row = put.note.over.filter(|over| Subject::Node(*over) != old);
         let mut node = node.clone();
         if rest.as_ref().is_none_or(|rest| rest.place.is_none()) {
@@ -211,11 +233,16 @@ impl Shared {
             node.suffix = state.node_row(over)?.and_then(|row| row.suffix);
         }
         let retargeted = state.retargeted(old, new);
+        let is_overtaken = match put.note.over {
+            Some(over) => state.is_overtaken(over, node.handle)?,
+            None => false,
+        };
         self.store
             .write(|tx| {
                 tx.upsert_node(&node)?;
                 tx.set_suffix(node.handle, node.suffix)?;
                 if let Some(over) = put.note.over
+                    && !is_overtaken
                     && tx.node(over)?.is_some()
                 {
                     tx.set_parent(over, node.handle)?;
@@ -252,6 +279,18 @@ impl Shared {
             && let Some(directory) = state.dirs.peek_mut(&parent)
         {
             directory.resubject(old, new, facts);
+        }
+        if let Some(over) = put.note.over {
+            state.put_over.insert(over, node.handle);
+        }
+        if let Some(place) = stray {
+            // It is not where it was meant to be: show it where it will be.
+            let shown_in = parent_before.unwrap_or(place.parent);
+            state.take_out(shown_in, new);
+            state.ensure_parent(place.parent)?;
+            if let Some(parent) = state.parent(new)? {
+                State::show(state, parent, new)?;
+            }
         }
         let dropped = match (&mut content, &file) {
             (Some(content), Some(_)) => {
@@ -424,6 +463,26 @@ impl Shared {
 }
 
 impl State {
+    /// Where a node that was just put has to go because it is not where its put said: its folder had
+    /// gone and the server put it into the bin, or somebody else replaced the file first.
+    fn stray_place(&self, put: &Put, row: &ChangeRow, node: &NodeRow) -> OpResult<Option<Place>> {
+        if node.parent.is_some() && node.parent == self.roots.rubbish {
+            tracing::warn!(target: "megamount::journal", node = %node.handle, "the target folder had gone: placed again");
+            let name = self.stored_of(node);
+            return Ok(Some(row.place.clone().unwrap_or(Place {
+                parent: Subject::Node(put.note.parent),
+                name: name.as_named().unwrap_or("recovered").to_owned(),
+            })));
+        }
+        match put.note.over {
+            Some(over) if row.place.is_none() && self.is_overtaken(over, node.handle)? => {
+                tracing::warn!(target: "megamount::journal", node = %node.handle, "somebody else replaced the file first: ours gets another name");
+                self.conflict_place(node)
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// A loaded directory goes on under the subject of its new node.
     fn rename_directory(&mut self, old: Subject, new: Subject) {
         if let Some(directory) = self.dirs.pop(&old) {

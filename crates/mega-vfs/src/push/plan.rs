@@ -21,8 +21,9 @@ use crate::state::State;
 const BATCH: usize = 300;
 /// Most entries in one folder tree.
 const TREE: usize = 500;
-/// Uploads of files of one chunk at a time, beside the large ones.
-const SMALL_UPLOADS: usize = 24;
+/// Uploads of files of one chunk at a time, beside the large ones: more than there are connections, so
+/// that addresses and nodes come in large batches.
+const SMALL_UPLOADS: usize = 128;
 /// One chunk, bytes.
 const SMALL: u64 = 128 * 1024;
 /// Rows looked at without letting go of the lock.
@@ -289,7 +290,7 @@ impl Shared {
     fn freeze_file(
         &self,
         master: &MasterKey,
-        finished: Finished,
+        mut finished: Finished,
     ) -> Result<Option<Step>, rustix::io::Errno> {
         let mut content = finished.file.lock();
         if content
@@ -304,6 +305,8 @@ impl Shared {
             return Ok(None);
         }
         let mut state = self.lock();
+        // A conflict may have given the file another row since the upload began.
+        finished.subject = state.subject(finished.file.ino).unwrap_or(finished.subject);
         let row = state.changes.get(finished.subject).cloned();
         let Some(row) = row.filter(|row| !row.removed && row.content.is_some()) else {
             content.attempt = None;
@@ -415,7 +418,8 @@ impl State {
             Subject::Node(handle) => {
                 // In the folder where the node is; a move comes after.
                 let parent = self.node_row(handle).ok()??.parent?;
-                Some((parent, Some(handle)))
+                let is_folder = self.node_row(parent).ok()??.kind != NodeKind::File;
+                is_folder.then_some((parent, Some(handle)))
             }
             Subject::Local(_) => {
                 let parent = row.place.as_ref()?.parent.node()?;

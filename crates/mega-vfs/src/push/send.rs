@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use mega_api::ApiError;
+use mega_api::{ApiError, policy};
 use mega_proto::{ErrorCode, RawNode};
 use mega_store::Subject;
 use serde_json::Value;
 
+use super::upload::Hope;
 use super::{Pusher, QUOTA_PAUSE, Step};
 use crate::shared::Shared;
 use crate::types::now_ms;
@@ -98,7 +99,10 @@ impl Shared {
                 self.lock().changes.set_in_flight(subject, false);
                 tracing::warn!("the account is full: uploads wait, everything stays queued");
             }
-            code => self.put_off(pusher, subject, code.message()),
+            code => {
+                let hope = Hope::of(policy(code).api);
+                self.put_off(pusher, subject, code.message(), hope);
+            }
         }
     }
 }

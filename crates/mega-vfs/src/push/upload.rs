@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mega_store::{ChangeState, Subject};
-use mega_transfer::{SealedSource, TransferError, UploadProgress, Uploaded};
+use mega_transfer::{Retry, SealedSource, TransferError, UploadProgress, Uploaded};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
@@ -15,8 +15,34 @@ use crate::file::{Attempt, FileNode, Source};
 use crate::shared::Shared;
 use crate::types::now_ms;
 
-/// Failures after which a change is parked.
-const PATIENCE: u32 = 8;
+/// Refusals in a row after which a change is parked. What may pass (the network, a busy server) never
+/// parks anything.
+const PATIENCE: u32 = 4;
+
+/// Whether time alone can make a failed step succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hope {
+    /// It can: the network or the server is in trouble.
+    Passing,
+    /// Hardly: the server refuses, or something is wrong here.
+    Little,
+}
+
+impl Hope {
+    /// By what the layers below say about trying again.
+    pub(crate) fn of(retry: Retry) -> Self {
+        match retry {
+            Retry::Never | Retry::Few => Self::Little,
+            Retry::Backoff
+            | Retry::After(_)
+            | Retry::Relogin
+            | Retry::FreshUrl
+            | Retry::RestartUpload
+            | Retry::Look
+            | Retry::Refetch => Self::Passing,
+        }
+    }
+}
 
 /// A finished upload that waits for its node.
 pub(crate) struct Finished {
@@ -30,6 +56,8 @@ pub(crate) struct Finished {
 /// How an upload task ended.
 pub(crate) struct Outcome {
     subject: Subject,
+    /// The inode, once it is known: a conflict may give its file another subject.
+    ino: Option<u64>,
     result: Result<Finished, Failure>,
 }
 
@@ -68,12 +96,19 @@ impl SealedSource for Sealed {
 
 impl Shared {
     pub(crate) async fn upload(self: Arc<Self>, subject: Subject) -> Outcome {
-        let result = Box::pin(self.upload_inner(subject)).await;
-        Outcome { subject, result }
+        let ino = self.lock().ino(subject);
+        let result = match ino {
+            Ok(ino) => Box::pin(self.upload_inner(subject, ino)).await,
+            Err(errno) => Err(Failure::Local(errno)),
+        };
+        Outcome {
+            subject,
+            ino: ino.ok(),
+            result,
+        }
     }
 
-    async fn upload_inner(&self, subject: Subject) -> Result<Finished, Failure> {
-        let ino = self.lock().ino(subject).map_err(Failure::Local)?;
+    async fn upload_inner(&self, subject: Subject, ino: u64) -> Result<Finished, Failure> {
         let cancel = self.stop.child_token();
         let (file, generation, layers, size) = self.seal(ino, &cancel).map_err(Failure::Local)?;
         let result = self.upload_sealed(&file, layers, size, cancel).await;
@@ -209,7 +244,13 @@ impl Shared {
             }
             Err(failure) => failure,
         };
-        self.lock().changes.set_in_flight(outcome.subject, false);
+        let subject = {
+            let mut state = self.lock();
+            let now = outcome.ino.and_then(|ino| state.inodes.subject(ino));
+            let subject = now.unwrap_or(outcome.subject);
+            state.changes.set_in_flight(subject, false);
+            subject
+        };
         match failure {
             // Written again: due again after the write-back delay.
             Failure::Transfer(TransferError::Cancelled) => {}
@@ -220,31 +261,36 @@ impl Shared {
             }
             Failure::Transfer(error) => {
                 let errno = transfer_errno(&error);
-                self.put_off(pusher, outcome.subject, &format!("{error} ({errno})"));
+                let hope = Hope::of(error.retry());
+                self.put_off(pusher, subject, &format!("{error} ({errno})"), hope);
             }
             Failure::Local(errno) => {
-                self.put_off(pusher, outcome.subject, &errno.to_string());
+                self.put_off(pusher, subject, &errno.to_string(), Hope::Little);
             }
-            Failure::Inconsistent(reason) => self.put_off(pusher, outcome.subject, reason),
+            Failure::Inconsistent(reason) => self.put_off(pusher, subject, reason, Hope::Little),
         }
     }
 
     /// Tries again later, and parks what fails again and again.
-    pub(crate) fn put_off(&self, pusher: &mut Pusher, subject: Subject, reason: &str) {
-        let failures = pusher.failures.entry(subject).or_insert(0);
-        *failures += 1;
+    pub(crate) fn put_off(&self, pusher: &mut Pusher, subject: Subject, reason: &str, hope: Hope) {
+        let failures = pusher.failures.entry(subject).or_default();
+        failures.all += 1;
+        if hope == Hope::Little {
+            failures.refusals += 1;
+        }
+        let failures = *failures;
         let mut state = self.lock();
         state.changes.set_in_flight(subject, false);
         let Some(mut row) = state.changes.get(subject).cloned() else {
             return;
         };
-        if *failures >= PATIENCE {
+        if failures.refusals >= PATIENCE {
             tracing::error!(target: "megamount::journal", ?subject, reason, "change parked");
             row.state = ChangeState::Parked {
                 error: reason.to_owned(),
             };
         } else {
-            let delay = Duration::from_millis(500 << (*failures).min(7));
+            let delay = Duration::from_millis(500 << failures.all.min(7));
             tracing::warn!(?subject, reason, "change not pushed yet, trying again");
             let delay = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
             row.state = ChangeState::Pending {

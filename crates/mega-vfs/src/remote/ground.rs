@@ -4,12 +4,13 @@
 
 use std::collections::HashMap;
 
-use mega_proto::{NodeHandle, NodeKind};
+use mega_proto::{ActionPacket, NodeHandle, NodeKind, Packet};
 use mega_store::{ChangeRow, ChangeState, NodeRow, Place, Subject};
 use mega_tree::StoredName;
 use mega_tree::truth::Delta;
 
 use crate::errno::store_errno;
+use crate::push::Put;
 use crate::state::State;
 use crate::types::{OpResult, Timestamp, now_ms};
 
@@ -25,9 +26,6 @@ impl State {
             let Some(row) = self.changes.get(subject).cloned() else {
                 continue;
             };
-            if self.changes.is_in_flight(subject) {
-                continue;
-            }
             let before = delta.touched.get(handle).and_then(Option::as_ref);
             let fate = match now {
                 None => Fate::Gone,
@@ -208,14 +206,7 @@ impl State {
         }
         let place = match (&row.place, before) {
             (Some(place), _) => Some(place.clone()),
-            (None, Some(before)) => before.parent.map(|parent| Place {
-                parent: Subject::Node(parent),
-                name: self
-                    .stored_of(before)
-                    .as_named()
-                    .unwrap_or("recovered")
-                    .to_owned(),
-            }),
+            (None, Some(before)) => self.place_of(before)?,
             (None, None) => None,
         };
         let mut place = place.unwrap_or(Place {
@@ -239,9 +230,111 @@ impl State {
             state: ChangeState::Pending { due_ms: now_ms() },
             ..row
         };
+        // An upload or a put that is under way makes the node of the new row.
+        let puts = self.changes.hand_over(old, new);
+        if !puts.is_empty() {
+            self.store
+                .write(|tx| {
+                    puts.iter()
+                        .filter_map(Put::row)
+                        .try_for_each(|row| tx.put_attempt(&row))
+                })
+                .map_err(|error| store_errno(&error))?;
+        }
         self.commit(vec![moved], &[old])?;
         self.inodes.rebind(old, new);
         Self::show(self, parent, new)?;
+        Ok(())
+    }
+
+    /// Folder and name of a node; for an old version those of the file it belongs to.
+    fn place_of(&self, row: &NodeRow) -> OpResult<Option<Place>> {
+        let name = self.stored_of(row);
+        let name = name.as_named().unwrap_or("recovered").to_owned();
+        let mut at = row.parent;
+        for _ in 0..4096 {
+            let Some(parent) = at else { return Ok(None) };
+            match self.node_row(parent)? {
+                Some(above) if above.kind == NodeKind::File => at = above.parent,
+                _ => {
+                    let parent = Subject::Node(parent);
+                    return Ok(Some(Place { parent, name }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Our new version of `over` came too late: somebody else's is the head, ours a file beside it.
+    pub(crate) fn is_overtaken(&self, over: NodeHandle, ours: NodeHandle) -> OpResult<bool> {
+        let parent = self.node_row(over)?.and_then(|row| row.parent);
+        let Some(parent) = parent.filter(|parent| *parent != ours) else {
+            return Ok(false);
+        };
+        Ok(self
+            .node_row(parent)?
+            .is_some_and(|row| row.kind == NodeKind::File))
+    }
+
+    /// The place of a file that lost such a race: its folder, under the conflict name.
+    pub(crate) fn conflict_place(&self, ours: &NodeRow) -> OpResult<Option<Place>> {
+        Ok(self.place_of(ours)?.map(|place| Place {
+            name: conflict_name(&place.name),
+            ..place
+        }))
+    }
+
+    /// A packet tells that a version of ours lost its race after it was confirmed: it gets out of the way.
+    pub(super) fn settle_race(&mut self, over: NodeHandle, now: &NodeRow) -> OpResult<()> {
+        let Some(ours) = self.put_over.get(&over).copied() else {
+            return Ok(());
+        };
+        if now.parent == Some(ours) || !self.is_overtaken(over, ours)? {
+            return Ok(());
+        }
+        self.put_over.remove(&over);
+        let Some(node) = self.node_row(ours)? else {
+            return Ok(());
+        };
+        let subject = Subject::Node(ours);
+        let mut row = self.row_for_edit(subject, NodeKind::File);
+        if row.removed || row.place.is_some() || self.fate_of(&node)? != Fate::Present {
+            return Ok(());
+        }
+        let Some(place) = self.conflict_place(&node)? else {
+            return Ok(());
+        };
+        tracing::warn!(target: "megamount::journal", node = %ours, "somebody else replaced the file first: ours gets another name");
+        let parent = place.parent;
+        row.place = Some(place);
+        self.take_out(parent, subject);
+        self.commit(vec![row], &[])?;
+        Self::show(self, parent, subject)?;
+        Ok(())
+    }
+
+    /// Once our own packet has come, whoever was first is known.
+    pub(super) fn forget_races(&mut self, packets: &[Packet]) {
+        if self.put_over.is_empty() {
+            return;
+        }
+        for packet in packets {
+            if let ActionPacket::Nodes { nodes, .. } = &packet.action
+                && self.own.is_own(packet)
+            {
+                self.put_over
+                    .retain(|_, ours| !nodes.iter().any(|node| node.handle == *ours));
+            }
+        }
+    }
+
+    /// Brings back the folder that a row is to be in, when somebody else removed it.
+    pub(crate) fn ensure_parent(&mut self, parent: Subject) -> OpResult<()> {
+        if let Subject::Node(handle) = parent
+            && self.is_gone(handle)?
+        {
+            self.recreate(handle, &Delta::default(), 0)?;
+        }
         Ok(())
     }
 }

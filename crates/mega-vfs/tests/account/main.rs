@@ -5,6 +5,7 @@
 mod content;
 mod counts;
 mod names;
+mod races;
 mod remote;
 mod restart;
 mod support;

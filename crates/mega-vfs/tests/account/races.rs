@@ -1,0 +1,133 @@
+//! Somebody else was faster: what we put is not where we meant it, and nothing is lost.
+
+use mega_emulator::{FaultAction, FaultRule, Fixture, FixtureContent};
+
+use crate::support::{EMAIL, World, eager};
+
+async fn world_with(fixtures: &[Fixture]) -> World {
+    World::with(eager(), |emulator| {
+        emulator.populate(EMAIL, fixtures).unwrap();
+    })
+    .await
+}
+
+/// What others do is told this late.
+fn delay_events(world: &World, ms: u64) {
+    for at in ["sc", "wsc"] {
+        let rule = FaultRule {
+            count: None,
+            ..FaultRule::once(at, FaultAction::Slow { ms })
+        };
+        world.emulator.faults().add(rule);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_came_too_late_gets_the_conflict_name() {
+    let world = world_with(&[Fixture::file("/doc.txt", "old", 1)]).await;
+    // They replace the file; we hear of it only after ours was put.
+    delay_events(&world, 1_500);
+    let theirs = Fixture::Overwrite {
+        path: "/doc.txt".into(),
+        content: FixtureContent::Text("theirs".into()),
+        mtime: Some(2),
+    };
+    world.emulator.populate(EMAIL, &[theirs]).unwrap();
+    world.write("doc.txt", b"ours").await;
+    world
+        .until("both are there", async |world| {
+            world.paths().len() == 2 && world.names("").await.len() == 2
+        })
+        .await;
+    world
+        .until("ours has its name", async |world| {
+            world.paths().iter().any(|path| path.contains("conflict"))
+        })
+        .await;
+    world.settled().await;
+    let paths = world.paths();
+    assert!(paths[0].starts_with("/doc (conflict "), "{paths:?}");
+    assert_eq!(paths[1], "/doc.txt");
+    assert_eq!(world.remote(&paths[0]), b"ours");
+    assert_eq!(world.remote("/doc.txt"), b"theirs");
+    let names = world.names("").await;
+    assert_eq!(names, [&paths[0][1..], "doc.txt"]);
+    assert_eq!(world.read("doc.txt").await.unwrap(), b"theirs");
+    assert_eq!(world.read(&names[0]).await.unwrap(), b"ours");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_overwritten_elsewhere_during_its_upload_is_kept_twice() {
+    let world = world_with(&[Fixture::file("/doc.txt", "old", 1)]).await;
+    // The upload takes a while; their change is known before it is done.
+    world
+        .emulator
+        .faults()
+        .add(FaultRule::once("ul", FaultAction::Slow { ms: 1_500 }));
+    world.write("doc.txt", b"ours").await;
+    world
+        .until("the upload runs", async |world| {
+            world.emulator.counters().requests("ul") > 0
+        })
+        .await;
+    let theirs = Fixture::Overwrite {
+        path: "/doc.txt".into(),
+        content: FixtureContent::Text("theirs".into()),
+        mtime: Some(2),
+    };
+    world.emulator.populate(EMAIL, &[theirs]).unwrap();
+    world
+        .until("both are seen", async |world| {
+            world.names("").await.len() == 2
+        })
+        .await;
+    world.settled().await;
+    let paths = world.paths();
+    assert_eq!(paths.len(), 2, "{paths:?}");
+    assert_eq!(world.remote("/doc.txt"), b"theirs");
+    assert_eq!(world.remote(&paths[0]), b"ours");
+    assert_eq!(world.names("").await, [&paths[0][1..], "doc.txt"]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_file_that_landed_in_the_bin_is_placed_again() {
+    let world = world_with(&[Fixture::folder("/d")]).await;
+    world
+        .emulator
+        .faults()
+        .add(FaultRule::once("cmd:p", FaultAction::ToRubbish));
+    world.write("d/f", b"content").await;
+    world.settled().await;
+    assert_eq!(world.paths(), ["/d", "/d/f"]);
+    assert_eq!(world.remote("/d/f"), b"content");
+    assert_eq!(world.names("d").await, ["f"]);
+    assert_eq!(world.read("d/f").await.unwrap(), b"content");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_content_that_landed_in_the_bin_is_placed_again() {
+    let world = world_with(&[Fixture::file("/d/f", "old", 1)]).await;
+    world
+        .emulator
+        .faults()
+        .add(FaultRule::once("cmd:p", FaultAction::ToRubbish));
+    world.write("d/f", b"content").await;
+    world.settled().await;
+    let nodes = world.nodes();
+    let ours: Vec<_> = nodes
+        .iter()
+        .filter(|node| {
+            world
+                .emulator
+                .content(&node.handle)
+                .is_ok_and(|bytes| bytes == b"content")
+        })
+        .collect();
+    assert_eq!(ours.len(), 1, "{nodes:#?}");
+    assert!(ours[0].path.starts_with("/d/f"), "{nodes:#?}");
+    assert_eq!(world.read("d/f").await.unwrap(), b"content");
+    world.finish().await;
+}
