@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{b64, hex};
 use crate::crypto;
 use crate::rsa::KeyPair;
-use crate::server::Emulator;
-use crate::state::{State, User};
+use crate::server::{Emulator, Shared};
+use crate::state::{Session, State, User};
 
 /// An account to be made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -152,23 +152,15 @@ impl Emulator {
         self.shared.state().user_by_email(email).map(|u| hex(&u.mk))
     }
 
+    /// Opens a session as another device of this account would, without a login; `None` when the
+    /// address is unknown. For tests that speak to the server themselves.
+    pub fn session(&self, email: &str) -> Option<String> {
+        session(&self.shared, email)
+    }
+
     /// Ends all sessions of an account, or of all accounts: the next use answers -15.
     pub fn end_sessions(&self, email: Option<&str>) {
-        let mut state = self.shared.state();
-        let user = email
-            .and_then(|e| state.user_by_email(e))
-            .map(|u| u.handle.clone());
-        let dead: Vec<String> = state
-            .sessions
-            .iter()
-            .filter(|(_, s)| email.is_none() || Some(&s.user) == user.as_ref())
-            .map(|(sid, _)| sid.clone())
-            .collect();
-        for sid in dead {
-            state.end_session(&sid);
-        }
-        drop(state);
-        self.shared.changed.notify_all();
+        end_sessions(&self.shared, email);
     }
 
     /// Changes quota (bytes) or block state of an account; `None` leaves it.
@@ -216,4 +208,40 @@ pub(crate) fn forget_events(state: &mut State, email: &str) {
     events.packets.clear();
     let base = events.base;
     state.journal.put("base", &user, &base);
+}
+
+/// See [`Emulator::session`].
+pub(crate) fn session(shared: &Shared, email: &str) -> Option<String> {
+    let mut state = shared.state();
+    let user = state.user_by_email(email)?.clone();
+    let sid = b64(&crate::commands::login::new_sid(&mut state, &user));
+    let session = Session {
+        user: user.handle,
+        sek: None,
+        id: b64(&state.random::<8>()),
+        created: crate::commands::now(),
+        agent: String::new(),
+        which: 0,
+    };
+    state.put_session(sid.clone(), session);
+    Some(sid)
+}
+
+/// See [`Emulator::end_sessions`].
+pub(crate) fn end_sessions(shared: &Shared, email: Option<&str>) {
+    let mut state = shared.state();
+    let user = email
+        .and_then(|e| state.user_by_email(e))
+        .map(|u| u.handle.clone());
+    let dead: Vec<String> = state
+        .sessions
+        .iter()
+        .filter(|(_, s)| email.is_none() || Some(&s.user) == user.as_ref())
+        .map(|(sid, _)| sid.clone())
+        .collect();
+    for sid in dead {
+        state.end_session(&sid);
+    }
+    drop(state);
+    shared.changed.notify_all();
 }

@@ -5,6 +5,7 @@ pub(crate) mod account;
 pub(crate) mod create;
 pub(crate) mod login;
 pub(crate) mod modify;
+pub(crate) mod share_keys;
 pub(crate) mod sharing;
 pub(crate) mod transfer;
 

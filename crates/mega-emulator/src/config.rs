@@ -69,6 +69,12 @@ pub struct Knobs {
     pub hold_ms: u64,
     /// Quota of new accounts in bytes.
     pub quota: u64,
+    /// How long upload URLs live before pieces answer -8, in milliseconds.
+    pub upload_life_ms: Option<u64>,
+    /// How long a token may wait for its `p` before that answers -8, in milliseconds.
+    pub token_life_ms: Option<u64>,
+    /// How long download URLs live before they answer 403, in milliseconds.
+    pub download_life_ms: Option<u64>,
     /// Transfer quota left in bytes; `g` and downloads beyond it fail until it is raised.
     pub transfer_left: Option<u64>,
     /// Seconds reported as wait for transfer quota.
@@ -89,6 +95,9 @@ impl Default for Knobs {
             events_per_reply: 100,
             hold_ms: 35_000,
             quota: 20 << 30,
+            upload_life_ms: None,
+            token_life_ms: None,
+            download_life_ms: None,
             transfer_left: None,
             transfer_wait: 3600,
         }

@@ -60,17 +60,25 @@ impl Content {
     }
 
     /// Stores a piece; an earlier piece at the same offset is replaced.
-    pub(crate) fn store(&self, offset: u64, data: Vec<u8>) -> std::io::Result<()> {
+    pub(crate) fn store(&self, offset: u64, data: Arc<Vec<u8>>) -> std::io::Result<()> {
         match self {
             Self::Memory(pieces) => {
                 pieces
                     .write()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .insert(offset, Arc::new(data));
+                    .insert(offset, data);
                 Ok(())
             }
             Self::Disk(file) => file.write_all_at(&data, offset),
             Self::Generated(_) => Ok(()),
+        }
+    }
+
+    /// The file behind it, when there is one.
+    pub(crate) fn file(&self) -> Option<&File> {
+        match self {
+            Self::Disk(file) => Some(file),
+            _ => None,
         }
     }
 
@@ -206,8 +214,8 @@ mod tests {
         ];
         for (size, parts) in cases {
             let content = Content::create(None, 1).unwrap();
-            let data = (0..size).map(|i| ((i * 7 + 3) % 251) as u8).collect();
-            content.store(0, data).unwrap();
+            let data: Vec<u8> = (0..size).map(|i| ((i * 7 + 3) % 251) as u8).collect();
+            content.store(0, Arc::new(data)).unwrap();
             for (part, wanted) in (0_u64..).zip(parts) {
                 let len = raid_part_size(size, part);
                 let got = raid_part(&content, size, part, 0, len).unwrap();

@@ -101,14 +101,18 @@ fn answer(
         ("POST", "knobs") => {
             // Members that are not named keep their values.
             let changes: Value = parse(request)?;
-            let mut knobs = json!(shared.knobs());
-            if let (Value::Object(all), Value::Object(new)) = (&mut knobs, changes) {
-                all.extend(new);
-            }
-            let knobs: Knobs =
-                serde_json::from_value(knobs).map_err(|e| EmulatorError::Invalid(e.to_string()))?;
-            shared.set_knobs(knobs);
-            done
+            let mut wrong = None;
+            shared.update_knobs(|knobs| {
+                let mut all = json!(knobs);
+                if let (Value::Object(all), Value::Object(new)) = (&mut all, changes) {
+                    all.extend(new);
+                }
+                match serde_json::from_value::<Knobs>(all) {
+                    Ok(changed) => *knobs = changed,
+                    Err(e) => wrong = Some(EmulatorError::Invalid(e.to_string())),
+                }
+            });
+            wrong.map_or(done, Err)
         }
         ("POST", "expire-urls") => {
             shared
@@ -116,22 +120,24 @@ fn answer(
                 .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             done
         }
+        ("POST", "cut-connections") => {
+            shared.cut_connections(Some(request.connection));
+            done
+        }
+        ("POST", "expire-uploads") => {
+            shared.state().expire_uploads();
+            done
+        }
+        ("POST", "expire-tokens") => {
+            shared.state().expire_tokens();
+            done
+        }
+        ("POST", "session") => {
+            let sid = crate::account::session(shared, email.unwrap_or_default());
+            Ok(Some(json!({"sid": sid})))
+        }
         ("POST", "end-sessions") => {
-            let mut state = shared.state();
-            let user = email
-                .and_then(|e| state.user_by_email(e))
-                .map(|u| u.handle.clone());
-            let dead: Vec<String> = state
-                .sessions
-                .iter()
-                .filter(|(_, s)| email.is_none() || Some(&s.user) == user.as_ref())
-                .map(|(sid, _)| sid.clone())
-                .collect();
-            for sid in dead {
-                state.end_session(&sid);
-            }
-            drop(state);
-            shared.changed.notify_all();
+            crate::account::end_sessions(shared, email);
             done
         }
         ("POST", "forget-events") => {

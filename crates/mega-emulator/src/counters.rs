@@ -13,6 +13,11 @@ pub struct Counters {
     pub requests: BTreeMap<String, u64>,
     /// Commands by name, executed or refused; repeats from the reply cache do not count.
     pub commands: BTreeMap<String, u64>,
+    /// `/cs` requests by the commands in them: a batch of ten `m` counts once for `m`. Repeats
+    /// from the reply cache do not count.
+    pub requests_with: BTreeMap<String, u64>,
+    /// Most commands in one `/cs` request.
+    pub largest_batch: u64,
     /// Requests answered from the reply cache.
     pub replayed: u64,
     /// Successful `us` with credentials.
@@ -21,6 +26,10 @@ pub struct Counters {
     pub violation_count: u64,
     /// Texts of the first thousand violations.
     pub violations: Vec<String>,
+    /// Upload tokens put a second time under the same key: a client that never saw the reply.
+    pub token_repeats: u64,
+    /// `ov` that named a file which was no longer the head of its chain in the target folder.
+    pub late_overwrites: u64,
     /// Bytes of upload pieces received.
     pub bytes_up: u64,
     /// Bytes of download bodies sent.
@@ -37,6 +46,11 @@ impl Counters {
     /// Requests to one path.
     pub fn requests(&self, path: &str) -> u64 {
         self.requests.get(path).copied().unwrap_or(0)
+    }
+
+    /// `/cs` requests that contained at least one command of this name.
+    pub fn requests_with(&self, name: &str) -> u64 {
+        self.requests_with.get(name).copied().unwrap_or(0)
     }
 
     /// Commands of one name.

@@ -2,8 +2,8 @@
 //! idempotent, and the reply forms of protocol versions 1 and 3. A batch runs under one lock, so
 //! that "executed" and "cached" cannot come apart.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, PoisonError};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Map, Value};
 
@@ -41,8 +41,10 @@ pub(crate) struct Context<'a> {
     pub(crate) version: i64,
     /// User-Agent.
     pub(crate) agent: String,
-    /// A fault asked for this request's `p` to land in the bin.
+    /// A fault asked for this command's nodes to land in the bin.
     pub(crate) to_rubbish: bool,
+    /// A fault asked for this entry of the command to fail so.
+    pub(crate) entry_error: Option<(usize, i64)>,
 }
 
 impl Context<'_> {
@@ -172,16 +174,34 @@ pub(crate) fn serve(shared: &Shared, request: &Request) -> Reply {
     let names: Vec<&str> = commands.iter().flatten().map(name).collect();
     let mut points = vec!["cs".to_owned()];
     points.extend(names.iter().map(|n| format!("cmd:{n}")));
+    let sid = request.query("sid").unwrap_or_default();
+    let id = request.query("id").unwrap_or_default();
+    let changing = names.iter().any(|n| !READING.contains(n));
+    // Taken before the latency, for on the way a request is outstanding as well.
+    let _turn = changing.then(|| Turn::take(shared, sid, id));
+    crate::router::latency(shared);
+    // A challenge stands until it is solved, also when its fault is over.
+    let demanded = (sid.to_owned(), id.to_owned());
+    let standing = lock(&shared.demanded).get(&demanded).copied();
+    if let Some(easiness) = standing {
+        if !solved(shared, request, easiness) {
+            return challenge(shared, easiness);
+        }
+        lock(&shared.demanded).remove(&demanded);
+    }
     let fault = shared.faults.for_request(&points);
-    if let Some(FaultAction::Hashcash { easiness }) = fault
-        && !solved(shared, request, easiness)
-    {
+    if let Some(FaultAction::Hashcash { easiness }) = fault {
         shared.tally.lock().faults += 1;
+        lock(&shared.demanded).insert(demanded, easiness);
         return challenge(shared, easiness);
     }
-    crate::router::with_fault(shared, fault, || {
+    crate::router::with_fault(shared, request, fault, || {
         execute(shared, request, commands.as_deref())
     })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn execute(shared: &Shared, request: &Request, commands: Option<&[Map<String, Value>]>) -> Reply {
@@ -216,15 +236,6 @@ fn execute(shared: &Shared, request: &Request, commands: Option<&[Map<String, Va
             tally.violation(format!("{} in a batch with others", name(c)));
         }
     }
-    let changing = commands.iter().any(|c| !READING.contains(&name(c)));
-    let _turn = changing.then(|| Turn::take(shared, sid, id));
-    match lookup(shared, sid, id, &request.body) {
-        Known::Repeat(reply) => return replay(shared, &reply),
-        Known::OtherBody => {
-            tally.violation(format!("id {id} used again with a different body"));
-        }
-        Known::New => {}
-    }
     let version = request.query("v").and_then(|v| v.parse().ok()).unwrap_or(1);
     let mut context = Context {
         shared,
@@ -234,6 +245,7 @@ fn execute(shared: &Shared, request: &Request, commands: Option<&[Map<String, Va
         version,
         agent: request.header("user-agent").unwrap_or_default().to_owned(),
         to_rubbish: false,
+        entry_error: None,
     };
     if !sid.is_empty() {
         let state = shared.state();
@@ -241,6 +253,14 @@ fn execute(shared: &Shared, request: &Request, commands: Option<&[Map<String, Va
             return number(-15);
         };
         context.user = Some(session.user.clone());
+    }
+    // A session that has ended gets no replies any more, not even those it missed.
+    match lookup(shared, sid, id, &request.body) {
+        Known::Repeat(reply) => return replay(shared, &reply),
+        Known::OtherBody => {
+            tally.violation(format!("id {id} used again with a different body"));
+        }
+        Known::New => {}
     }
     if let Some(n) = request.query("n") {
         let state = shared.state();
@@ -256,17 +276,21 @@ fn execute(shared: &Shared, request: &Request, commands: Option<&[Map<String, Va
         drop(state);
         return replay(shared, &reply);
     }
+    count(shared, commands);
     let mut tree = None;
     let mut texts = Vec::with_capacity(commands.len());
     for command in commands {
         let name = name(command);
-        *tally.lock().commands.entry(name.to_owned()).or_default() += 1;
         context.to_rubbish = false;
+        context.entry_error = None;
         let answer = match shared.faults.for_command(name) {
             Some(FaultAction::CommandError { code }) => Answer::Error(code),
             Some(FaultAction::CommandReply { reply }) => Answer::Data(reply),
             fault => {
                 context.to_rubbish = fault == Some(FaultAction::ToRubbish);
+                if let Some(FaultAction::EntryError { index, code }) = fault {
+                    context.entry_error = Some((index, code));
+                }
                 commands::run(&mut state, &context, name, command)
             }
         };
@@ -281,17 +305,28 @@ fn execute(shared: &Shared, request: &Request, commands: Option<&[Map<String, Va
     }
     let reply = Arc::new(format!("[{}]", texts.join(",")).into_bytes());
     if !id.is_empty() {
-        let mut cache = shared.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.insert(sid, id, &request.body, reply.clone());
+        lock(&shared.cache).insert(sid, id, &request.body, reply.clone());
     }
     drop(state);
     shared.changed.notify_all();
     Reply::ok(reply.to_vec())
 }
 
+/// Counts the commands of a request that is executed.
+fn count(shared: &Shared, commands: &[Map<String, Value>]) {
+    let mut tally = shared.tally.lock();
+    tally.largest_batch = tally.largest_batch.max(commands.len() as u64);
+    let mut kinds = HashSet::new();
+    for name in commands.iter().map(name) {
+        *tally.commands.entry(name.to_owned()).or_default() += 1;
+        if kinds.insert(name) {
+            *tally.requests_with.entry(name.to_owned()).or_default() += 1;
+        }
+    }
+}
+
 fn lookup(shared: &Shared, sid: &str, id: &str, body: &[u8]) -> Known {
-    let cache = shared.cache.lock().unwrap_or_else(PoisonError::into_inner);
-    cache.find(sid, id, body)
+    lock(&shared.cache).find(sid, id, body)
 }
 
 fn replay(shared: &Shared, reply: &[u8]) -> Reply {
@@ -330,10 +365,7 @@ struct Turn<'a> {
 
 impl<'a> Turn<'a> {
     fn take(shared: &'a Shared, sid: &str, id: &str) -> Self {
-        let mut all = shared
-            .outstanding
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&shared.outstanding);
         let list = all.entry(sid.to_owned()).or_default();
         if !sid.is_empty() && list.iter().any(|other| other != id) {
             shared
@@ -351,11 +383,7 @@ impl<'a> Turn<'a> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut all = self
-            .shared
-            .outstanding
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.shared.outstanding);
         if let Some(list) = all.get_mut(&self.sid) {
             if let Some(i) = list.iter().position(|id| *id == self.id) {
                 list.remove(i);
@@ -374,11 +402,7 @@ fn challenge(shared: &Shared, easiness: u8) -> Reply {
     reply
         .headers
         .push(("X-Hashcash".into(), format!("1:{easiness}:{now}:{token}")));
-    shared
-        .challenges
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .insert(token);
+    lock(&shared.challenges).insert(token);
     reply
 }
 
@@ -390,11 +414,7 @@ fn solved(shared: &Shared, request: &Request, easiness: u8) -> bool {
     let parts: Vec<&str> = header.split(':').collect();
     let ok = match parts.as_slice() {
         ["1", token, prefix] => {
-            let known = shared
-                .challenges
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(*token);
+            let known = lock(&shared.challenges).remove(*token);
             known && crate::commands::login::hashcash_holds(token, prefix, easiness)
         }
         _ => false,

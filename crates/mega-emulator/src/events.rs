@@ -65,7 +65,7 @@ impl Listener {
                     .cloned(),
             );
         }
-        let more = rest().count() > out.len();
+        let more = rest().len() > out.len();
         Ok((out, more))
     }
 

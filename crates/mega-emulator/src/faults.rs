@@ -74,6 +74,19 @@ pub enum FaultAction {
         /// Bytes per second.
         rate: u64,
     },
+    /// The request's session ends before it is executed, so it and all later ones answer -15.
+    EndSession,
+    /// Executed, then the session ends and the connection is reset: the reply cannot be had again.
+    LostSession,
+    /// `ul`: the connection is reset after so many bytes of the piece were read.
+    Cut {
+        /// Bytes of the body that are read.
+        after: u64,
+    },
+    /// `ul`: the piece is acknowledged but not stored.
+    Forget,
+    /// `ul`: the upload's URL expires with this piece: it and all later ones answer -8.
+    ExpireUpload,
     /// One command (`cmd:NAME`) is not executed and answers this number.
     CommandError {
         /// For example -17.
@@ -83,6 +96,13 @@ pub enum FaultAction {
     CommandReply {
         /// Any JSON.
         reply: serde_json::Value,
+    },
+    /// `cmd:p`: one entry fails. Whether the others are made depends on `sm` and `v`.
+    EntryError {
+        /// Place in `n`.
+        index: usize,
+        /// For example -9.
+        code: i64,
     },
     /// `cmd:p`: the target folder "vanished", the nodes land in the rubbish bin.
     ToRubbish,
@@ -102,8 +122,15 @@ impl FaultAction {
     fn is_for_command(&self) -> bool {
         matches!(
             self,
-            Self::CommandError { .. } | Self::CommandReply { .. } | Self::ToRubbish
+            Self::CommandError { .. }
+                | Self::CommandReply { .. }
+                | Self::EntryError { .. }
+                | Self::ToRubbish
         )
+    }
+
+    fn is_for_body(&self) -> bool {
+        matches!(self, Self::Cut { .. })
     }
 }
 
@@ -244,7 +271,13 @@ impl FaultControl {
 
     /// The fault for a whole request at one of these points.
     pub(crate) fn for_request(&self, points: &[String]) -> Option<FaultAction> {
-        self.pick(|r| !r.action.is_for_command() && (r.at == "*" || points.contains(&r.at)))
+        let fits = |a: &FaultAction| !a.is_for_command() && !a.is_for_body();
+        self.pick(|r| fits(&r.action) && (r.at == "*" || points.contains(&r.at)))
+    }
+
+    /// The fault for an upload piece whose head has arrived.
+    pub(crate) fn for_body(&self) -> Option<FaultAction> {
+        self.pick(|r| r.action.is_for_body() && matches!(r.at.as_str(), "ul" | "*"))
     }
 
     /// The fault for one command.

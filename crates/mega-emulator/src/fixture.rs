@@ -3,6 +3,7 @@
 //! generate before logging in.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -345,15 +346,9 @@ impl Work<'_> {
     fn store(&mut self, content: &FixtureContent) -> Outcome<(u64, NodeKey, Block)> {
         let (key, nonce) = (self.state.random::<16>(), self.state.random::<8>());
         let size = content.size();
-        let upload = Upload {
-            user: self.user.clone(),
-            size,
-            v: 0,
-            pieces: [(0, size)].into(),
-            token: None,
-            reply: Vec::new(),
-            used: true,
-        };
+        let mut upload = Upload::new(&self.user, size, 0);
+        upload.pieces.insert(0, size);
+        upload.used = true;
         let id = self.state.new_upload(upload)?;
         let stored = self.state.contents.get(&id).cloned();
         let cipher = crypto::aes(&key);
@@ -363,7 +358,7 @@ impl Work<'_> {
             macs.push(crypto::chunk_mac(&cipher, &nonce, &data));
             crypto::ctr(&key, &nonce, start, &mut data);
             if let Some(stored) = &stored {
-                stored.store(start, data)?;
+                stored.store(start, Arc::new(data))?;
             }
         }
         let mac = crypto::meta_mac(&cipher, macs);

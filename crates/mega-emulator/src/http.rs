@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::content::{Content, raid_part};
+use crate::faults::FaultAction;
 use crate::server::{Pacer, Shared};
 use crate::tree::TreeReply;
 
@@ -22,6 +23,8 @@ pub(crate) struct Request {
     /// Names in lower case.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    /// Number of the connection it came by.
+    pub(crate) connection: u64,
 }
 
 impl Request {
@@ -153,15 +156,16 @@ const HEAD_LIMIT: u64 = 64 << 10;
 const BODY_LIMIT: u64 = 1 << 30;
 
 /// Serves one connection until it ends.
-pub(crate) fn serve(shared: &Arc<Shared>, stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn serve(shared: &Arc<Shared>, stream: &TcpStream, connection: u64) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::with_capacity(64 << 10, stream);
     let mut up = Pacer::default();
     let mut down = Pacer::default();
     loop {
-        let Some((request, keep)) = read_request(shared, &mut reader, stream, &mut up)? else {
+        let Some((mut request, keep)) = read_request(shared, &mut reader, stream, &mut up)? else {
             return Ok(());
         };
+        request.connection = connection;
         if shared.is_stopped() {
             return Ok(());
         }
@@ -252,6 +256,17 @@ fn read_request(
         (&mut &*stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
     let metered = request.path.starts_with("/ul/");
+    if metered && let Some(FaultAction::Cut { after }) = shared.faults.for_body() {
+        shared.tally.lock().faults += 1;
+        let length = request.header("content-length");
+        let length = length.and_then(|l| l.parse().ok()).unwrap_or(0);
+        io::copy(
+            &mut reader.by_ref().take(after.min(length)),
+            &mut io::sink(),
+        )?;
+        reset(stream)?;
+        return Ok(None);
+    }
     if request
         .header("transfer-encoding")
         .is_some_and(|t| t.eq_ignore_ascii_case("chunked"))

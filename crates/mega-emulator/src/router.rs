@@ -24,45 +24,46 @@ pub(crate) fn route(shared: &std::sync::Arc<Shared>, request: Request) -> Reply 
         .requests
         .entry(head.to_owned())
         .or_default() += 1;
-    let latency = shared.knobs().latency_ms;
-    if latency > 0 {
-        shared.pause(Duration::from_millis(latency));
+    if head == "cs" {
+        // Has its own place for the latency.
+        return match rest {
+            "rs" => Reply::status(404, ""),
+            _ => cs::serve(shared, &request),
+        };
     }
+    latency(shared);
     let mut points = vec![head.to_owned()];
     if let Some(part) = storage::part_of(rest).filter(|_| head == "dl") {
         points.push(format!("dl:{part}"));
     }
     match (head, rest) {
-        ("cs", "rs") => Reply::status(404, ""),
-        ("cs", _) => cs::serve(shared, &request),
-        ("sc", "wsc") | ("sc", _) => {
+        // `/sc`, `/sc/wsc` and `/wsc`: the first answer must be an object at once; the wait URL
+        // does the holding.
+        ("sc" | "wsc", _) => {
             let fault = shared.faults.for_request(&points);
-            with_fault(shared, fault.clone(), || {
-                events::poll(shared, &request, fault.as_ref())
-            })
-        }
-        // The first answer must be an object at once; the wait URL does the holding.
-        ("wsc", _) => {
-            let fault = shared.faults.for_request(&points);
-            with_fault(shared, fault.clone(), || {
+            with_fault(shared, &request, fault.clone(), || {
                 events::poll(shared, &request, fault.as_ref())
             })
         }
         ("w", rest) => {
             let fault = shared.faults.for_request(&points);
-            with_fault(shared, fault.clone(), || {
+            with_fault(shared, &request, fault.clone(), || {
                 events::wait(shared, &request, rest, fault.as_ref())
             })
         }
         ("ul", rest) => {
             let fault = shared.faults.for_request(&points);
-            with_fault(shared, fault.clone(), || {
-                storage::upload(shared, request, rest, fault.as_ref())
+            let mut request = request;
+            let body = std::mem::take(&mut request.body);
+            with_fault(shared, &request, fault.clone(), || {
+                storage::upload(shared, &request, body, rest, fault.as_ref())
             })
         }
         ("dl", rest) => {
             let fault = shared.faults.for_request(&points);
-            with_fault(shared, fault, || storage::download(shared, &request, rest))
+            with_fault(shared, &request, fault, || {
+                storage::download(shared, &request, rest)
+            })
         }
         ("ulfa", _) => storage::store_thumbnail(shared, request),
         ("dlfa", _) => storage::load_thumbnails(shared, &request),
@@ -70,9 +71,25 @@ pub(crate) fn route(shared: &std::sync::Arc<Shared>, request: Request) -> Reply 
     }
 }
 
+/// Lets the knob's latency pass.
+pub(crate) fn latency(shared: &Shared) {
+    let latency = shared.knobs().latency_ms;
+    if latency > 0 {
+        shared.pause(Duration::from_millis(latency));
+    }
+}
+
+fn end_session(shared: &Shared, request: &Request) {
+    shared
+        .state()
+        .end_session(request.query("sid").unwrap_or_default());
+    shared.changed.notify_all();
+}
+
 /// Runs `execute` under a request-level fault.
 pub(crate) fn with_fault(
     shared: &Shared,
+    request: &Request,
     fault: Option<FaultAction>,
     execute: impl FnOnce() -> Reply,
 ) -> Reply {
@@ -90,12 +107,17 @@ pub(crate) fn with_fault(
             return reply;
         }
         FaultAction::Reset => return Reply::reset(),
+        FaultAction::EndSession => end_session(shared, request),
         _ => {}
     }
     let mut reply = execute();
     let damage = &mut reply.damage;
     match fault {
         FaultAction::Lost => damage.lost = true,
+        FaultAction::LostSession => {
+            damage.lost = true;
+            end_session(shared, request);
+        }
         FaultAction::Reply { text } => reply = Reply::ok(text),
         FaultAction::Truncate { bytes } => damage.truncate = Some(bytes),
         FaultAction::Shorten { bytes } => {

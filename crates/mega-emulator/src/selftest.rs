@@ -10,9 +10,11 @@ use crate::codec::{b64, unb64};
 use crate::crypto::{self, NodeKey};
 use crate::*;
 
+mod breaks;
 mod changes;
 mod faulty;
 mod serving;
+mod writing;
 
 pub(super) struct Answer {
     pub(super) status: u16,

@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) cache: Mutex<ReplyCache>,
     /// Hashcash tokens handed out.
     pub(crate) challenges: Mutex<HashSet<String>>,
+    /// Challenges that must be solved: (session, request id) to easiness.
+    pub(crate) demanded: Mutex<HashMap<(String, String), u8>>,
     /// State-changing `/cs` requests in progress per session: their ids.
     pub(crate) outstanding: Mutex<HashMap<String, Vec<String>>>,
     /// File attributes (thumbnails) by raw handle.
@@ -87,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) base_url: String,
     pub(crate) up: Line,
     pub(crate) down: Line,
+    connections: Mutex<HashMap<u64, TcpStream>>,
     stop: AtomicBool,
 }
 
@@ -102,14 +105,16 @@ impl Shared {
             .clone()
     }
 
-    pub(crate) fn set_knobs(&self, knobs: Knobs) {
+    /// Changes the settings; nobody else changes them meanwhile.
+    pub(crate) fn update_knobs(&self, change: impl FnOnce(&mut Knobs)) {
         let set = |line: &Line, per: u64, total: u64| {
             line.per_connection.store(per, Ordering::Relaxed);
             line.total.store(total, Ordering::Relaxed);
         };
+        let mut knobs = self.knobs.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut knobs);
         set(&self.up, knobs.up_per_connection, knobs.up_total);
         set(&self.down, knobs.down_per_connection, knobs.down_total);
-        *self.knobs.write().unwrap_or_else(PoisonError::into_inner) = knobs;
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -128,6 +133,21 @@ impl Shared {
         }
     }
 
+    fn connections(&self) -> MutexGuard<'_, HashMap<u64, TcpStream>> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cuts every open connection but one.
+    pub(crate) fn cut_connections(&self, except: Option<u64>) {
+        for (id, stream) in &*self.connections() {
+            if Some(*id) != except {
+                let _ = stream.shutdown(std::net::Shutdown::Both);
+            }
+        }
+    }
+
     /// The counters now.
     pub(crate) fn counters(&self) -> Counters {
         let mut counters = self.tally.lock().clone();
@@ -136,13 +156,10 @@ impl Shared {
     }
 }
 
-type Connections = Arc<Mutex<HashMap<u64, TcpStream>>>;
-
 /// A running emulator. Dropping it closes all connections and stops its threads.
 pub struct Emulator {
     pub(crate) shared: Arc<Shared>,
     address: SocketAddr,
-    connections: Connections,
     acceptor: Option<JoinHandle<()>>,
 }
 
@@ -178,6 +195,7 @@ impl Emulator {
             faults: FaultControl::new(config.seed),
             cache: Mutex::default(),
             challenges: Mutex::default(),
+            demanded: Mutex::default(),
             outstanding: Mutex::default(),
             thumbnails: Mutex::default(),
             url_epoch: AtomicU64::new(1),
@@ -186,20 +204,19 @@ impl Emulator {
                 .unwrap_or_else(|| format!("http://{address}")),
             up: Line::default(),
             down: Line::default(),
+            connections: Mutex::default(),
             stop: AtomicBool::new(false),
         });
-        shared.set_knobs(config.knobs);
-        let connections = Connections::default();
+        shared.update_knobs(|k| *k = config.knobs);
         let acceptor = {
-            let (shared, connections) = (shared.clone(), connections.clone());
+            let shared = shared.clone();
             std::thread::Builder::new()
                 .name("mega-emulator".into())
-                .spawn(move || accept(&listener, &shared, &connections))?
+                .spawn(move || accept(&listener, &shared))?
         };
         Ok(Self {
             shared,
             address,
-            connections,
             acceptor: Some(acceptor),
         })
     }
@@ -236,9 +253,7 @@ impl Emulator {
 
     /// Changes settings: `emulator.set(|k| k.latency_ms = 100)`.
     pub fn set(&self, change: impl FnOnce(&mut Knobs)) {
-        let mut knobs = self.shared.knobs();
-        change(&mut knobs);
-        self.shared.set_knobs(knobs);
+        self.shared.update_knobs(change);
     }
 
     /// Lets every download URL handed out so far expire (403).
@@ -246,15 +261,20 @@ impl Emulator {
         self.shared.url_epoch.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Lets every upload URL handed out so far expire: the next piece answers -8. Uploads that
+    /// are complete already keep their token.
+    pub fn expire_uploads(&self) {
+        self.shared.state().expire_uploads();
+    }
+
+    /// Lets every upload token that was not used yet expire: `p` with it answers -8.
+    pub fn expire_tokens(&self) {
+        self.shared.state().expire_tokens();
+    }
+
     /// Cuts every connection that is open now, as a network failure would.
     pub fn cut_connections(&self) {
-        let open = self
-            .connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for stream in open.values() {
-            let _ = stream.shutdown(std::net::Shutdown::Both);
-        }
+        self.shared.cut_connections(None);
     }
 }
 
@@ -271,22 +291,16 @@ impl Drop for Emulator {
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }
-        self.cut_connections();
+        self.shared.cut_connections(None);
         // Requests in progress write to the data directory; give them a moment to finish.
         let deadline = Instant::now() + Duration::from_secs(5);
-        while Instant::now() < deadline
-            && !self
-                .connections
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_empty()
-        {
+        while Instant::now() < deadline && !self.shared.connections().is_empty() {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-fn accept(listener: &TcpListener, shared: &Arc<Shared>, connections: &Connections) {
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     let mut number = 0;
     loop {
         let accepted = listener.accept();
@@ -302,26 +316,18 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, connections: &Connection
         let Ok(copy) = stream.try_clone() else {
             continue;
         };
-        connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, copy);
+        shared.connections().insert(id, copy);
         shared.tally.lock().connections += 1;
-        let (served, open) = (shared.clone(), connections.clone());
+        let served = shared.clone();
         let spawned = std::thread::Builder::new()
             .name("mega-emulator-io".into())
             .spawn(move || {
                 // An error is the peer's or a deliberate fault; either way the connection is over.
-                let _ = crate::http::serve(&served, &stream);
-                open.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .remove(&id);
+                let _ = crate::http::serve(&served, &stream, id);
+                served.connections().remove(&id);
             });
         if spawned.is_err() {
-            connections
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&id);
+            shared.connections().remove(&id);
         }
     }
 }

@@ -15,6 +15,10 @@ use crate::crypto::{self, Block};
 use crate::generated::Region;
 use crate::journal::{Journal, Record};
 
+mod uploads;
+
+pub(crate) use self::uploads::{Upload, now_ms};
+
 /// An account.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct User {
@@ -77,22 +81,6 @@ pub(crate) struct Node {
     /// Generated file whose content this copy has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) generated: Option<Handle>,
-}
-
-/// An upload target, later a token.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Upload {
-    pub(crate) user: String,
-    pub(crate) size: u64,
-    /// `v` of the command.
-    pub(crate) v: i64,
-    /// Offset to length.
-    pub(crate) pieces: BTreeMap<u64, u64>,
-    /// Token as the client names it in `p`, once complete.
-    pub(crate) token: Option<String>,
-    /// Raw body of the reply that carried it.
-    pub(crate) reply: Vec<u8>,
-    pub(crate) used: bool,
 }
 
 /// A public link.
@@ -706,37 +694,6 @@ impl State {
     }
 
     // ---- contents ----
-
-    /// A new upload target; its number also names the content.
-    pub(crate) fn new_upload(&mut self, upload: Upload) -> std::io::Result<ContentId> {
-        let id = self.meta.next_upload;
-        self.meta.next_upload += 1;
-        let content = Content::create(self.journal.dir(), id)?;
-        self.contents.insert(id, Arc::new(content));
-        self.put_upload(id, upload);
-        Ok(id)
-    }
-
-    /// Stores an upload's progress.
-    pub(crate) fn put_upload(&mut self, id: ContentId, upload: Upload) {
-        self.journal.put("upload", &id.to_string(), &upload);
-        if let Some(token) = &upload.token {
-            self.tokens.insert(token.clone(), id);
-        }
-        self.uploads.insert(id, upload);
-    }
-
-    /// Notes a stored piece; returns the number of bytes stored so far. Only the piece goes to the
-    /// journal: whole uploads would make it quadratic.
-    pub(crate) fn add_piece(&mut self, id: ContentId, offset: u64, length: u64) -> u64 {
-        self.journal
-            .put("piece", &format!("{id}/{offset}"), &length);
-        let Some(upload) = self.uploads.get_mut(&id) else {
-            return 0;
-        };
-        upload.pieces.insert(offset, length);
-        upload.pieces.values().sum()
-    }
 
     /// The content behind a node, `None` for folders and lost content.
     pub(crate) fn content_of(&self, node: &Node) -> Option<Arc<Content>> {

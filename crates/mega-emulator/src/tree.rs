@@ -300,9 +300,10 @@ impl State {
         let view = View::Link(root);
         let text = self.render_all(&new, &view);
         let tail = format!(
-            r#"],"f2":[{}],"ok":[],"s":[],"u":[],"sn":"{}","noc":1}}]"#,
+            r#"],"f2":[{}],"ok":[],"ok0":[],"s":[],"u":[],"sn":"{}","st":"{}","noc":1}}]"#,
             self.render_all(&old, &view),
-            b64(&[0; 8])
+            b64(&[0; 8]),
+            self.latest_tag()
         );
         TreeReply {
             runs: vec![Run::Text(text)],

@@ -1,17 +1,20 @@
 //! Owns `p` (protocol/04 section 8): uploads, folders, copies, imports, versions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Args, client_id, now, number, text};
-use crate::change::Tagged;
-use crate::codec::{Handle, b64, is_canonical, unb64};
+use self::entry::Ready;
+use super::{Args, client_id, number, share_keys, text};
+use crate::change::{Change, Tagged};
+use crate::codec::{Handle, b64, unb64};
 use crate::cs::{Answer, Context};
 use crate::state::{Node, State};
 use crate::strict::{check_attributes, check_content, unwrap_key};
 use crate::view::View;
+
+mod entry;
 
 fn entries(args: &Args) -> impl Iterator<Item = &Args> {
     args.get("n")
@@ -54,16 +57,82 @@ pub(crate) fn verify_contents(context: &Context<'_>, commands: &[Args]) {
     }
 }
 
-/// Where the content of a new node comes from.
-struct Source {
-    size: u64,
-    content: Option<u64>,
-    generated: Option<Handle>,
-    fa: String,
-    upload: Option<u64>,
+/// What came of the entries of one command.
+#[derive(Default)]
+struct Plan {
+    /// In the order of `n`.
+    ready: Vec<Ready>,
+    /// One per entry, 0 for those that are ready.
+    errors: Vec<i64>,
+    /// Bytes that would be added.
+    added: u64,
 }
 
-/// `p`.
+/// Prepares all entries below `parent`.
+fn plan(
+    state: &mut State,
+    context: &Context<'_>,
+    (user, owner): (&str, &str),
+    args: &Args,
+    parent: Handle,
+) -> Plan {
+    let names: Vec<&str> = entries(args).map(|e| text(e, "h")).collect();
+    let keys = share_keys::of_entries(state, context, args, &names, parent);
+    // Temporary ids: where they are, `None` when that folder could not be made.
+    let mut temporary: HashMap<String, Option<Handle>> = HashMap::new();
+    let mut reused: HashSet<String> = HashSet::new();
+    let mut spent = entry::Spent::default();
+    let mut plan = Plan::default();
+    for (index, entry) in entries(args).enumerate() {
+        let at = match entry.get("p").and_then(Value::as_str) {
+            None => Some(parent),
+            Some(p) => {
+                if !temporary.contains_key(p) {
+                    context.violation("p: entry names a parent that is not earlier in the request");
+                } else if reused.contains(p) {
+                    context.violation("p: entry names a temporary id that two folders have");
+                }
+                temporary.get(p).copied().flatten()
+            }
+        };
+        let fault = context.entry_error.filter(|(i, _)| *i == index);
+        let made = match (at, fault) {
+            (_, Some((_, code))) => Err(code),
+            (None, _) => Err(-9),
+            (Some(at), None) => entry::prepare(
+                state,
+                context,
+                (user, owner),
+                (index, entry),
+                at,
+                &mut spent,
+            ),
+        };
+        if number(entry, "t") == Some(1) {
+            let id = text(entry, "h").to_owned();
+            let place = made.as_ref().ok().map(|r| r.node.h);
+            if temporary.insert(id.clone(), place).is_some() {
+                reused.insert(id);
+            }
+        }
+        match made {
+            Ok(mut ready) => {
+                let own = keys.iter().filter(|(i, _, _)| *i == index);
+                ready.node.sk = own.map(|(_, h, k)| (*h, k.clone())).collect();
+                let (sk, key) = (&ready.node.sk, ready.key.as_ref());
+                share_keys::check_entry(state, context, parent, index, sk, key);
+                plan.added += ready.source.size;
+                plan.errors.push(0);
+                plan.ready.push(ready);
+            }
+            Err(code) => plan.errors.push(code),
+        }
+    }
+    plan
+}
+
+/// `p`. Without `sm` (protocol version 1) or `v:4` (version 3) one failed entry fails the command
+/// and nothing is made; with it the others are made, and replies tell by `i` or `e` which.
 pub(crate) fn create(state: &mut State, context: &Context<'_>, user: &str, args: &Args) -> Answer {
     let target = text(args, "t");
     let Some((mut parent, owner)) = target_folder(state, context, user, target) else {
@@ -75,56 +144,21 @@ pub(crate) fn create(state: &mut State, context: &Context<'_>, user: &str, args:
     if context.to_rubbish {
         parent = bin_of(state, &owner).unwrap_or(parent);
     }
-    let keys = share_keys(state, context, args, parent);
-    let mut temporary: HashMap<String, Handle> = HashMap::new();
-    let mut errors: Vec<i64> = Vec::new();
-    let mut ready: Vec<(usize, Node, Source, Option<Handle>)> = Vec::new();
-    let mut added = 0;
-    for (index, entry) in entries(args).enumerate() {
-        let at = match entry.get("p").and_then(Value::as_str) {
-            None => Some(parent),
-            Some(p) => temporary.get(p).copied(),
-        };
-        let Some(at) = at else {
-            context.violation("p: entry names a parent that is not earlier in the request");
-            errors.push(-9);
-            continue;
-        };
-        let made = prepare(state, context, user, &owner, entry, at);
-        let (mut node, source) = match made {
-            Ok(made) => made,
-            Err(code) => {
-                errors.push(code);
-                continue;
-            }
-        };
-        node.sk = keys
-            .iter()
-            .filter(|(i, _, _)| *i == index)
-            .map(|(_, h, k)| (*h, k.clone()))
-            .collect();
-        for root in state.shares_above(parent) {
-            if !node.sk.iter().any(|(h, _)| *h == root) {
-                context.violation(format!("p: no key for share {root}"));
-            }
-        }
-        if node.t == 1 {
-            temporary.insert(text(entry, "h").to_owned(), node.h);
-        }
-        let old = super::handle(entry, "ov")
-            .filter(|h| state.node(*h).is_some_and(|n| n.t == 0 && n.p == Some(at)));
-        if entry.get("ov").is_some_and(Value::is_string) && old.is_none() {
-            context.violation("p: ov names no current file of that folder");
-        }
-        added += source.size;
-        errors.push(0);
-        ready.push((index, node, source, old));
-    }
-    if ready.is_empty() && errors.is_empty() {
+    let Plan {
+        ready,
+        errors,
+        added,
+    } = plan(state, context, (user, owner.as_str()), args, parent);
+    if errors.is_empty() {
         // Only `cr` for existing nodes, as the SDK never does in p.
+        context.violation("p: no entries");
         return Answer::Error(-2);
     }
-    let sparse = context.version >= 2 && number(args, "v").unwrap_or(0) >= 4;
+    let sparse = if context.version >= 2 {
+        number(args, "v").unwrap_or(0) >= 4
+    } else {
+        number(args, "sm") == Some(1)
+    };
     let failed = errors.iter().find(|e| **e < 0).copied();
     if let Some(code) = failed
         && (!sparse || ready.is_empty())
@@ -133,46 +167,11 @@ pub(crate) fn create(state: &mut State, context: &Context<'_>, user: &str, args:
     }
     let used = state.used.get(&owner).copied().unwrap_or(0);
     let quota = state.users.get(&owner).map_or(0, |u| u.quota);
-    if added > 0 && used + added > quota {
+    if added > 0 && used.saturating_add(added) > quota {
         return Answer::Error(if owner == user { -17 } else { -24 });
     }
-    let replace = number(args, "vb") == Some(0)
-        || state
-            .users
-            .get(&owner)
-            .and_then(|u| u.attributes.get("^!dv"))
-            .is_some_and(|(v, _)| v == "1" || unb64(v).as_deref() == Some(b"1"));
     let change = state.begin(user, client_id(args));
-    let mut new = Vec::new();
-    let mut superseded: Vec<Arc<Node>> = Vec::new();
-    let mut ids = Vec::new();
-    for (index, node, source, old) in ready {
-        let h = node.h;
-        if let Some(id) = source.upload
-            && let Some(upload) = state.uploads.get(&id)
-        {
-            let mut upload = upload.clone();
-            upload.used = true;
-            state.put_upload(id, upload);
-        }
-        if node.t == 0 {
-            let file = source.content.unwrap_or_else(|| u64::from(h.place().1));
-            ids.push(json!(format!("{h}:{}", b64(&file.to_be_bytes()))));
-        }
-        state.put_node(node);
-        if let Some(old) = old {
-            if replace {
-                state.remove(&change, old);
-            } else {
-                superseded.extend(state.supersede(old, h));
-            }
-        }
-        new.push((h, index));
-    }
-    let new: Vec<(Arc<Node>, Option<usize>)> = new
-        .into_iter()
-        .filter_map(|(h, i)| Some((state.node(h)?, Some(i))))
-        .collect();
+    let (new, superseded) = put(state, &change, &owner, args, ready);
     state.announce_nodes(&change, &new, &superseded, Tagged::Yes);
     if context.version >= 2 {
         let e = if failed.is_some() {
@@ -180,7 +179,15 @@ pub(crate) fn create(state: &mut State, context: &Context<'_>, user: &str, args:
         } else {
             json!([])
         };
-        return Answer::Changed(change.tag(), Some(json!({"e": e, "fh": ids})));
+        let fh: Vec<String> = new
+            .iter()
+            .filter(|(n, _)| n.t == 0)
+            .map(|(n, _)| {
+                let file = n.content.unwrap_or_else(|| u64::from(n.h.place().1));
+                format!("{}:{}", n.h, b64(&file.to_be_bytes()))
+            })
+            .collect();
+        return Answer::Changed(change.tag(), Some(json!({"e": e, "fh": fh})));
     }
     let view = reader_view(state, user, parent);
     let mut list = String::new();
@@ -192,6 +199,50 @@ pub(crate) fn create(state: &mut State, context: &Context<'_>, user: &str, args:
     }
     let nodes: Value = serde_json::from_str(&format!("[{list}]")).unwrap_or_default();
     Answer::Changed(change.tag(), Some(json!({"f": nodes})))
+}
+
+/// New nodes with their place in `n`, and the versions they superseded.
+type Put = (Vec<(Arc<Node>, Option<usize>)>, Vec<Arc<Node>>);
+
+/// Stores what is ready; tokens are used up, overwritten files become versions or go.
+fn put(state: &mut State, change: &Change, owner: &str, args: &Args, ready: Vec<Ready>) -> Put {
+    let opted_out = |state: &State| {
+        let attributes = state.users.get(owner).map(|u| &u.attributes);
+        attributes
+            .and_then(|a| a.get("^!dv"))
+            .is_some_and(|(v, _)| v == "1" || unb64(v).as_deref() == Some(b"1"))
+    };
+    let replace = match number(args, "vb") {
+        Some(vb) => vb == 0,
+        None => opted_out(state),
+    };
+    let mut new = Vec::new();
+    let mut superseded: Vec<Arc<Node>> = Vec::new();
+    for made in ready {
+        let h = made.node.h;
+        if let Some(id) = made.source.upload
+            && let Some(upload) = state.uploads.get(&id)
+        {
+            let mut upload = upload.clone();
+            upload.used = true;
+            upload.key = made.sent_key;
+            state.put_upload(id, upload);
+        }
+        state.put_node(made.node);
+        if let Some(old) = made.old {
+            if replace {
+                state.remove(change, old);
+            } else {
+                superseded.extend(state.supersede(old, h));
+            }
+        }
+        new.push((h, made.index));
+    }
+    let new = new
+        .into_iter()
+        .filter_map(|(h, i)| Some((state.node(h)?, Some(i))))
+        .collect();
+    (new, superseded)
 }
 
 /// How `user` sees nodes below `folder`.
@@ -236,137 +287,6 @@ fn target_folder(
     Some((to.roots.get(1).copied()?, to.handle.clone()))
 }
 
-/// Keys for shares above the new nodes: (entry, share, key).
-fn share_keys(
-    state: &State,
-    context: &Context<'_>,
-    args: &Args,
-    parent: Handle,
-) -> Vec<(usize, Handle, String)> {
-    let names: Vec<String> = entries(args).map(|e| text(e, "h").to_owned()).collect();
-    let above = state.shares_above(parent);
-    cr_triples(args)
-        .into_iter()
-        .filter_map(|(share, node, key)| {
-            let index = match node {
-                CrNode::Index(i) => i,
-                CrNode::Name(name) => names.iter().position(|n| *n == name)?,
-            };
-            if !above.contains(&share) {
-                context.violation(format!("p: cr names {share}, which is no share above"));
-                return None;
-            }
-            Some((index, share, key))
-        })
-        .collect()
-}
-
-/// The node a `cr` triple is about.
-pub(crate) enum CrNode {
-    /// Number of the entry in `n` (SDK, empty node list).
-    Index(usize),
-    /// The name in the node list.
-    Name(String),
-}
-
-/// The triples of `cr`; malformed ones are left out.
-pub(crate) fn cr_triples(args: &Args) -> Vec<(Handle, CrNode, String)> {
-    let Some([shares, nodes, triples]) =
-        args.get("cr").and_then(Value::as_array).map(Vec::as_slice)
-    else {
-        return Vec::new();
-    };
-    let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
-    let (shares, nodes, triples) = (list(shares), list(nodes), list(triples));
-    triples
-        .chunks_exact(3)
-        .filter_map(|t| {
-            let [s, n, key] = t else { return None };
-            let share = shares
-                .get(s.as_u64()? as usize)?
-                .as_str()
-                .and_then(Handle::parse)?;
-            let n = n.as_u64()? as usize;
-            let node = match nodes.get(n) {
-                Some(name) => CrNode::Name(name.as_str()?.to_owned()),
-                None if nodes.is_empty() => CrNode::Index(n),
-                None => return None,
-            };
-            Some((share, node, key.as_str()?.to_owned()))
-        })
-        .collect()
-}
-
-/// Checks one entry and builds its node; an error code otherwise.
-fn prepare(
-    state: &mut State,
-    context: &Context<'_>,
-    user: &str,
-    owner: &str,
-    entry: &Args,
-    parent: Handle,
-) -> Result<(Node, Source), i64> {
-    let kind = match number(entry, "t") {
-        Some(t @ 0..=1) => t as u8,
-        _ => {
-            context.violation("p: entry is neither file nor folder");
-            return Err(-2);
-        }
-    };
-    let (a, k) = (text(entry, "a"), text(entry, "k"));
-    let wanted = if kind == 0 { 32 } else { 16 };
-    let raw = unb64(k).unwrap_or_default();
-    if k.len() <= 43 && raw.len() != wanted {
-        context.violation(format!("p: key of {} bytes for type {kind}", raw.len()));
-        return Err(-2);
-    }
-    if !is_canonical(k) {
-        context.violation("p: key is not canonical base64");
-    }
-    let source = source(state, context, user, entry, kind)?;
-    let mk = state
-        .users
-        .get(user)
-        .map(|u| u.mk)
-        .filter(|mk| *mk != [0; 16]);
-    if let Some(mk) = mk
-        && let Some(key) = unwrap_key(k, &mk)
-    {
-        if key.raw().iter().all(|b| *b == 0) {
-            context.violation("p: zero key");
-            return Err(-14);
-        }
-        for wrong in check_attributes(a, &key).0 {
-            context.violation(format!("p: {wrong}"));
-        }
-        check_reuse(state, context, entry, &source, &key);
-    }
-    let fa = match entry.get("fa").and_then(Value::as_str) {
-        Some(fa) => cluster(fa),
-        None => source.fa.clone(),
-    };
-    let node = Node {
-        h: state.new_handle(),
-        p: Some(parent),
-        u: owner.to_owned(),
-        t: kind,
-        a: a.to_owned(),
-        // A recipient's key is under their own master key and useless to the owner.
-        k: if owner == user {
-            k.to_owned()
-        } else {
-            String::new()
-        },
-        sk: Vec::new(),
-        ts: now(),
-        s: source.size,
-        fa,
-        content: source.content,
-        generated: source.generated,
-    };
-    Ok((node, source))
-}
-
 /// `0*handle` as stored: `1:0*handle`.
 pub(crate) fn cluster(fa: &str) -> String {
     let with = |part: &str| {
@@ -381,110 +301,4 @@ pub(crate) fn cluster(fa: &str) -> String {
         .map(with)
         .collect::<Vec<_>>()
         .join("/")
-}
-
-/// A copy must keep its source's key, an upload must not use one that was used before.
-fn check_reuse(
-    state: &mut State,
-    context: &Context<'_>,
-    entry: &Args,
-    source: &Source,
-    key: &crate::crypto::NodeKey,
-) {
-    use crate::crypto::NodeKey;
-    let NodeKey::File {
-        key: aes, nonce, ..
-    } = key
-    else {
-        return;
-    };
-    if let Some(id) = source.upload {
-        let this = (source.size, id);
-        let before = *state.keys_seen.entry((*aes, *nonce)).or_insert(this);
-        if before.1 != id && source.size > 0 && !same_content(state, before, this) {
-            context.violation("p: key and nonce of an earlier upload used for other content");
-        }
-        return;
-    }
-    let old = super::handle(entry, "h").and_then(|h| state.node(h));
-    if let Some(old) = old.and_then(|n| state.node_key(&n))
-        && old != *key
-    {
-        context.violation("p: copy with another key than its source");
-    }
-}
-
-/// Whether two uploads hold the same bytes; yes when the earlier one is gone.
-fn same_content(state: &State, a: (u64, u64), b: (u64, u64)) -> bool {
-    if a.0 != b.0 {
-        return false;
-    }
-    let (Some(x), Some(y)) = (state.contents.get(&a.1), state.contents.get(&b.1)) else {
-        return true;
-    };
-    (0..a.0).step_by(1 << 20).all(|at| {
-        let end = (at + (1 << 20)).min(a.0);
-        matches!((x.read(at, end), y.read(at, end)), (Ok(x), Ok(y)) if x == y)
-    })
-}
-
-fn source(
-    state: &State,
-    context: &Context<'_>,
-    user: &str,
-    entry: &Args,
-    kind: u8,
-) -> Result<Source, i64> {
-    let none = Source {
-        size: 0,
-        content: None,
-        generated: None,
-        fa: String::new(),
-        upload: None,
-    };
-    if kind == 1 {
-        return Ok(none);
-    }
-    let h = text(entry, "h");
-    let node = if let Some(ph) = entry.get("ph").and_then(Value::as_str) {
-        let link = state.links.get(ph).ok_or(-9)?;
-        state.node(link.node).ok_or(-9)?
-    } else if let Some(&id) = state.tokens.get(h) {
-        let upload = state.uploads.get(&id).ok_or(-9)?;
-        if upload.used {
-            context.violation("p: upload token used twice");
-            return Err(-9);
-        }
-        if upload.user != user {
-            return Err(-9);
-        }
-        return Ok(Source {
-            size: upload.size,
-            content: Some(id),
-            upload: Some(id),
-            ..none
-        });
-    } else {
-        let Some(h) = Handle::parse(h) else {
-            context.violation("p: unknown upload token");
-            return Err(-9);
-        };
-        let node = state.node(h).ok_or(-9)?;
-        if state.access(user, h).is_none() {
-            return Err(-11);
-        }
-        node
-    };
-    if node.t != 0 {
-        return Err(-2);
-    }
-    let generated =
-        (node.content.is_none() && node.s > 0).then(|| node.generated.unwrap_or(node.h));
-    Ok(Source {
-        size: node.s,
-        content: node.content,
-        generated,
-        fa: node.fa.clone(),
-        upload: None,
-    })
 }

@@ -64,12 +64,7 @@ pub(crate) fn login(state: &mut State, context: &Context<'_>, args: &Args) -> An
             Some(_) => {}
         }
     }
-    let mut r = state.random::<16>();
-    let [first, ..] = &mut r;
-    *first = if user.zero_sid { 0 } else { (*first).max(1) };
-    let mut sid = r.to_vec();
-    sid.extend_from_slice(user.handle.as_bytes());
-    sid.extend_from_slice(&crypto::ecb_encrypt(&user.mk, &r));
+    let sid = new_sid(state, &user);
     let wire = b64(&sid);
     let sek = args.get("sek").and_then(Value::as_str).map(str::to_owned);
     let mut reply = json!({"k": b64(user.k.get(which).map_or(&[][..], |k| k)), "u": user.handle,
@@ -107,6 +102,17 @@ pub(crate) fn login(state: &mut State, context: &Context<'_>, args: &Args) -> An
     state.put_session(wire, session);
     context.shared.tally.lock().logins += 1;
     Answer::Data(reply)
+}
+
+/// A session id: random bytes, the user handle, the proof that the master key is known.
+pub(crate) fn new_sid(state: &mut State, user: &User) -> Vec<u8> {
+    let mut r = state.random::<16>();
+    let [first, ..] = &mut r;
+    *first = if user.zero_sid { 0 } else { (*first).max(1) };
+    let mut sid = r.to_vec();
+    sid.extend_from_slice(user.handle.as_bytes());
+    sid.extend_from_slice(&crypto::ecb_encrypt(&user.mk, &r));
+    sid
 }
 
 fn set(object: &mut Value, name: &str, value: Value) {
@@ -164,7 +170,7 @@ pub(crate) fn ephemeral(state: &mut State, args: &Args) -> Answer {
         ..User::default()
     };
     state.put_user(user);
-    Answer::Data(json!(handle))
+    Answer::Unchanged(json!(handle))
 }
 
 /// RFC 6238 with SHA-1, 30 s and one step of tolerance.

@@ -3,11 +3,11 @@
 
 use serde_json::json;
 
-use super::create::{CrNode, bin_of, cluster, cr_triples};
-use super::{Args, client_id, handle, number, text};
+use super::create::{bin_of, cluster};
+use super::{Args, client_id, handle, number, share_keys, text};
 use crate::codec::Handle;
 use crate::cs::{Answer, Context};
-use crate::state::{Node, State};
+use crate::state::State;
 use crate::strict::{check_attributes, lost_members, unwrap_key};
 
 /// `m`.
@@ -57,7 +57,7 @@ pub(crate) fn relocate(
         .into_iter()
         .filter(|r| !state.shares_above(h).contains(r))
         .collect();
-    store_keys(state, args);
+    share_keys::store(state, context, args);
     if !missing.is_empty() {
         let bare = state
             .subtree(h)
@@ -70,20 +70,6 @@ pub(crate) fn relocate(
     let change = state.begin(user, client_id(args));
     state.move_node(&change, h, to);
     Answer::Changed(change.tag(), None)
-}
-
-/// Stores the share keys of `cr`, which names existing nodes.
-pub(crate) fn store_keys(state: &mut State, args: &Args) {
-    for (share, node, key) in cr_triples(args) {
-        let CrNode::Name(name) = node else { continue };
-        let Some(node) = Handle::parse(&name).and_then(|h| state.node(h)) else {
-            continue;
-        };
-        let mut node = Node::clone(&node);
-        node.sk.retain(|(h, _)| *h != share);
-        node.sk.push((share, key));
-        state.put_node(node);
-    }
 }
 
 /// `a`.

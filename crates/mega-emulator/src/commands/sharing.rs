@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::modify::store_keys;
-use super::{Args, account, client_id, handle, now, number, text};
+use super::{Args, account, client_id, handle, now, number, share_keys, text};
 use crate::change::Change;
 use crate::codec::{Handle, b64, unb64_array};
 use crate::crypto;
@@ -134,7 +133,7 @@ pub(crate) fn share(state: &mut State, context: &Context<'_>, user: &str, args: 
         put_recipient(state, &change, node.h, share, &target, level, sk);
         results.push(json!(0));
     }
-    store_keys(state, args);
+    share_keys::store(state, context, args);
     for n in state.subtree(node.h) {
         if state.shares.contains_key(&node.h) && !n.sk.iter().any(|(h, _)| *h == node.h) {
             context.violation("s2: no share key for a descendant");
@@ -262,7 +261,7 @@ pub(crate) fn keys(state: &mut State, context: &Context<'_>, user: &str, args: &
         (*key).clone_into(&mut node.k);
         state.put_node(node);
     }
-    store_keys(state, args);
+    share_keys::store(state, context, args);
     Answer::Data(json!(0))
 }
 

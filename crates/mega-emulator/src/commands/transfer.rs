@@ -1,11 +1,11 @@
 //! Owns `u`, `g`, `ufa` (protocol/04): handing out storage URLs.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
 use super::{Args, handle, number, text};
+use crate::codec::Handle;
 use crate::cs::{Answer, Context};
 use crate::state::{State, Upload};
 
@@ -15,19 +15,27 @@ pub(crate) fn upload(state: &mut State, context: &Context<'_>, user: &str, args:
         context.violation("u: no valid size");
         return Answer::Error(-2);
     };
-    let used = state.used.get(user).copied().unwrap_or(0);
-    if state.users.get(user).is_some_and(|u| used + size > u.quota) {
-        return Answer::Error(-17);
+    // The account itself, then the owners of the targets named in `t`.
+    let targets = args.get("t").and_then(Value::as_array);
+    let owners = targets.into_iter().flatten().filter_map(|t| {
+        let node = t
+            .as_str()
+            .and_then(Handle::parse)
+            .and_then(|h| state.node(h))?;
+        Some(node.u.clone())
+    });
+    let mut owners: Vec<String> = owners.collect();
+    if owners.is_empty() {
+        owners.push(user.to_owned());
     }
-    let upload = Upload {
-        user: user.to_owned(),
-        size,
-        v: number(args, "v").unwrap_or(0),
-        pieces: BTreeMap::new(),
-        token: None,
-        reply: Vec::new(),
-        used: false,
-    };
+    for owner in owners {
+        let used = state.used.get(&owner).copied().unwrap_or(0);
+        let quota = state.users.get(&owner).map_or(0, |u| u.quota);
+        if used.saturating_add(size) > quota {
+            return Answer::Error(if owner == user { -17 } else { -24 });
+        }
+    }
+    let upload = Upload::new(user, size, number(args, "v").unwrap_or(0));
     match state.new_upload(upload) {
         Ok(id) => Answer::Data(json!({"p": format!("{}/ul/{id}", context.shared.base_url)})),
         Err(_) => Answer::Error(-18),
@@ -67,7 +75,8 @@ pub(crate) fn download(state: &State, context: &Context<'_>, args: &Args) -> Ans
             return Answer::Data(Value::from(reply));
         }
         let epoch = context.shared.url_epoch.load(Ordering::Relaxed);
-        let base = format!("{}/dl/{}.{epoch}", context.shared.base_url, node.h);
+        let issued = crate::state::now_ms();
+        let base = format!("{}/dl/{}.{epoch}-{issued}", context.shared.base_url, node.h);
         let raid = number(args, "v") == Some(2)
             && knobs
                 .raid_min_size
