@@ -171,8 +171,17 @@ impl State {
 
     /// Removes a subtree, for a file with its older versions.
     pub(crate) fn remove(&mut self, change: &Change, h: Handle) {
+        let nodes = self.subtree(h);
+        // Recipients of shares further down are not in the audience of `h`.
+        for node in nodes.iter().skip(1) {
+            let share = self.shares.get(&node.h);
+            let users: Vec<String> = share.iter().flat_map(|s| s.users.keys().cloned()).collect();
+            for user in users {
+                crate::commands::sharing::end_share(self, change, node.h, &user);
+            }
+        }
         self.announce_gone(change, h, "");
-        for node in self.subtree(h).into_iter().rev() {
+        for node in nodes.into_iter().rev() {
             self.delete_node(node.h);
         }
     }

@@ -152,7 +152,8 @@ pub(crate) fn delete(state: &mut State, context: &Context<'_>, user: &str, args:
         return Answer::Error(-11);
     }
     let change = state.begin(user, client_id(args));
-    if number(args, "v") == Some(1) || state.is_version(&node) {
+    // On a folder `v` means nothing: all of it goes.
+    if node.t == 0 && (number(args, "v") == Some(1) || state.is_version(&node)) {
         state.remove_version(&change, h);
     } else {
         state.remove(&change, h);

@@ -316,3 +316,30 @@ fn keys_for_shares_are_checked() {
     assert_eq!(c.one(json!({"a":"m","n":t,"t":root,"cr":cr})), 0);
     assert!(violations(&emulator).contains("is not that of"));
 }
+
+#[test]
+fn deleting_a_folder_ends_the_shares_below_it() {
+    let (emulator, mut c) = start();
+    let mut b = Client::login(&emulator, "b@example.com");
+    let list = [
+        Fixture::folder("/top/shared/deep"),
+        Fixture::Share {
+            path: "/top/shared".into(),
+            to: "b@example.com".into(),
+            level: 2,
+        },
+    ];
+    emulator.populate("a@example.com", &list).unwrap();
+    b.events();
+    let top = emulator.find("a@example.com", "/top").unwrap().handle;
+    // On a folder `v` means nothing.
+    assert_eq!(c.one(json!({"a":"d","n":top,"v":1})), 0);
+    assert!(paths(&emulator).is_empty());
+    let kinds: Vec<Value> = b.events().iter().map(|e| e["a"].clone()).collect();
+    assert_eq!(kinds, ["s2", "d"]);
+    assert_eq!(
+        b.one(json!({"a":"f","c":1}))["f"].as_array().unwrap().len(),
+        3
+    );
+    assert_clean(&emulator);
+}
