@@ -145,6 +145,18 @@ pub enum Fixture {
         /// Its name.
         name: String,
     },
+    /// Two folders that have each other as parents.
+    Cycle {
+        /// Their name.
+        name: String,
+    },
+    /// Sets the server's time of a node, whatever the clock says.
+    Clock {
+        /// Which.
+        path: String,
+        /// Seconds since 1970: 0, in the future, negative.
+        ts: i64,
+    },
     /// A large tree that needs no memory. Generate before clients log in.
     Generated {
         /// Folder above it.
@@ -507,6 +519,33 @@ impl Work<'_> {
                 node.s = 6;
                 node.content = Some(id);
                 self.put(node, &key, name)
+            }
+            Fixture::Cycle { name } => {
+                let text = json!({"n": name}).to_string();
+                let keys = [self.state.random::<16>(), self.state.random::<16>()];
+                let nowhere = self.state.new_handle();
+                let [mut one, mut two] =
+                    keys.map(|key| self.node(nowhere, &NodeKey::Folder(key), &text));
+                let first = one.h;
+                one.p = Some(two.h);
+                two.p = Some(first);
+                for node in [one, two] {
+                    self.state.put_node(node);
+                }
+                first
+            }
+            Fixture::Clock { path, ts } => {
+                let h = self.find(path)?;
+                let node = self.state.node(h);
+                let node = node.ok_or_else(|| EmulatorError::Invalid("node is gone".into()))?;
+                let mut node = Node::clone(&node);
+                node.ts = *ts;
+                let at = node.a.clone();
+                self.state.put_node(node);
+                let change = self.begin();
+                // Its packet carries the time.
+                self.state.set_attributes(&change, h, &at);
+                h
             }
             Fixture::Generated {
                 parent,

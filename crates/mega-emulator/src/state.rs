@@ -672,6 +672,43 @@ impl State {
         out
     }
 
+    /// All an account has: bytes, files, folders, version bytes, versions. Walks the stored nodes;
+    /// generated ones are counted by arithmetic.
+    pub(crate) fn totals(&self, user: &str) -> crate::commands::account::Counts {
+        let mut c = (0, 0, 0, 0, 0);
+        for node in self.nodes.values().filter(|n| n.u == user && n.t < 2) {
+            if node.t != 0 {
+                c.2 += 1;
+            } else if self.is_version(node) {
+                c.3 += node.s;
+                c.4 += 1;
+            } else {
+                c.1 += 1;
+            }
+        }
+        let changed = self.overridden();
+        for region in self.regions.iter().filter(|r| r.user == user) {
+            let kind = |h: &Handle| {
+                let (id, index) = h.place();
+                (id == region.id)
+                    .then(|| region.facts(index))
+                    .flatten()
+                    .map(|f| f.kind)
+            };
+            let folders = changed.iter().filter(|h| kind(h) == Some(1)).count() as u64;
+            let files = changed.iter().filter(|h| kind(h) == Some(0)).count() as u64;
+            c.1 += u64::from(region.len() - region.folders) - files;
+            c.2 += u64::from(region.folders) - folders;
+        }
+        c.0 = self
+            .used
+            .get(user)
+            .copied()
+            .unwrap_or(0)
+            .saturating_sub(c.3);
+        c
+    }
+
     /// The chain of parents, nearest first, starting with the node itself.
     pub(crate) fn ancestors(&self, h: Handle) -> Vec<Handle> {
         let mut out = vec![h];
@@ -686,10 +723,12 @@ impl State {
         out
     }
 
-    /// All stored nodes without a parent that exists: orphans of the fixture.
+    /// All stored nodes without a parent that exists, or with each other as parents: fixtures.
     pub(crate) fn orphans(&self, user: &str) -> Vec<Arc<Node>> {
-        let orphan =
-            |n: &&Arc<Node>| n.u == user && n.t < 2 && n.p.is_none_or(|p| self.node(p).is_none());
+        let orphan = |n: &&Arc<Node>| {
+            let lost = |p| self.node(p).is_none_or(|above| above.p == Some(n.h));
+            n.u == user && n.t < 2 && n.p.is_none_or(lost)
+        };
         self.nodes.values().filter(orphan).cloned().collect()
     }
 

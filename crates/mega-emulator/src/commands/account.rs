@@ -57,19 +57,27 @@ pub(crate) fn quota(state: &State, user: &str, args: &Args) -> Answer {
         return Answer::Error(-15);
     };
     let used = state.used.get(user).copied().unwrap_or(0);
+    let row = |c: Counts| json!([c.0, c.1, c.2, c.3, c.4]);
     let mut per_root = Map::new();
-    let mut rest = used;
     // Everything outside vault and bin is counted for the cloud root without walking it.
+    let mut rest = state.totals(user);
     for root in u.roots.iter().skip(1) {
-        let counts = count(state, *root);
-        rest = rest.saturating_sub(counts.0 + counts.3);
-        per_root.insert(
-            root.to_string(),
-            json!([counts.0, counts.1, counts.2, counts.3, counts.4]),
+        let c = count(state, *root);
+        rest = (
+            rest.0.saturating_sub(c.0),
+            rest.1.saturating_sub(c.1),
+            rest.2.saturating_sub(c.2),
+            rest.3.saturating_sub(c.3),
+            rest.4.saturating_sub(c.4),
         );
+        per_root.insert(root.to_string(), row(c));
     }
     if let Some(root) = u.roots.first() {
-        per_root.insert(root.to_string(), json!([rest, 0, 0, 0, 0]));
+        per_root.insert(root.to_string(), row(rest));
+    }
+    let incoming = state.shares.iter();
+    for (root, _) in incoming.filter(|(_, s)| s.users.contains_key(user)) {
+        per_root.insert(root.to_string(), row(count(state, *root)));
     }
     let level = match used as f64 / u.quota.max(1) as f64 {
         x if x >= 1.0 => 2,
@@ -88,8 +96,11 @@ pub(crate) fn quota(state: &State, user: &str, args: &Args) -> Answer {
     Answer::Data(reply)
 }
 
-/// Bytes, files, folders, version bytes, versions below a stored folder.
-pub(crate) fn count(state: &State, root: Handle) -> (u64, u64, u64, u64, u64) {
+/// Bytes, files, folders, version bytes, versions.
+pub(crate) type Counts = (u64, u64, u64, u64, u64);
+
+/// What is below a folder.
+pub(crate) fn count(state: &State, root: Handle) -> Counts {
     let mut c = (0, 0, 0, 0, 0);
     for node in state.subtree(root).iter().skip(1) {
         if node.t != 0 {

@@ -283,3 +283,33 @@ fn connections_are_cut_from_outside() {
     );
     assert!(matches!(idle.read(&mut [0; 1]), Ok(0) | Err(_)));
 }
+
+#[test]
+fn odd_trees_are_listed() {
+    let (emulator, mut c) = start();
+    let list = [
+        Fixture::file("/d/f", "12345", -5),
+        Fixture::Clock {
+            path: "/d".into(),
+            ts: 0,
+        },
+        Fixture::Cycle {
+            name: "ring".into(),
+        },
+    ];
+    emulator.populate("a@example.com", &list).unwrap();
+    let f = c.one(json!({"a":"f","c":1}))["f"].clone();
+    let f: Vec<Value> = f.as_array().unwrap().iter().skip(3).cloned().collect();
+    assert_eq!((f.len(), f[0]["ts"].as_i64()), (4, Some(0)));
+    assert_eq!(
+        (f[2]["p"].clone(), f[3]["p"].clone()),
+        (f[3]["h"].clone(), f[2]["h"].clone())
+    );
+    let counts = c.one(json!({"a":"uq","strg":1}))["cstrgn"][&c.root].clone();
+    assert_eq!(counts, json!([5, 1, 3, 0, 0]));
+    assert_eq!(
+        emulator.find("a@example.com", "/d/f").unwrap().mtime,
+        Some(-5)
+    );
+    assert_clean(&emulator);
+}
