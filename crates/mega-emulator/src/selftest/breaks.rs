@@ -313,3 +313,30 @@ fn odd_trees_are_listed() {
     );
     assert_clean(&emulator);
 }
+
+#[test]
+fn a_data_directory_serves_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = EmulatorConfig {
+        data_dir: Some(dir.path().to_path_buf()),
+        ..EmulatorConfig::default()
+    };
+    let emulator = Emulator::start(config).unwrap();
+    let mut c = Client::login(&emulator, "a@example.com");
+    let plain = pattern(8, 0, 3_000_000);
+    let h = c.file("f", &plain, 1);
+    let g = c.one(json!({"a":"g","g":1,"n":h}));
+    let url = g["g"].as_str().unwrap().to_owned();
+    let mut whole = plain.clone();
+    crypto::ctr(&[1; 16], &[1; 8], 0, &mut whole);
+    assert_eq!(c.get(&url).unwrap().body, whole);
+    emulator.set(|k| k.down_total = 50_000_000);
+    let part = c.get(&format!("{url}/1000-2500000")).unwrap().body;
+    assert_eq!(part, &whole[1000..=2_500_000]);
+    // Damage goes the other way through the server.
+    emulator
+        .faults()
+        .add(FaultRule::once("dl", FaultAction::FlipBit { byte: 0 }));
+    assert_ne!(c.get(&url).unwrap().body[0], whole[0]);
+    assert_eq!(emulator.counters().bytes_down, 3_000_000 * 2 + 2_499_001);
+}
