@@ -2,7 +2,7 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use mega_crypto::{Attributes, FileKey, KeyRing, NodeKey, ShareKey};
+use mega_crypto::{Attributes, FileKey, KeyRing, NodeKey, ShareKey, WrapKey as _};
 use mega_proto::{NodeKind, b64};
 use mega_store::NodeRow;
 
@@ -82,6 +82,21 @@ impl Decryptor {
     pub fn add_share(&self, handle: mega_proto::NodeHandle, key: ShareKey) {
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
         ring.insert_share(&handle.to_string(), key);
+    }
+
+    /// Whether the key of any share is known.
+    #[must_use]
+    pub fn has_shares(&self) -> bool {
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        ring.share_handles().next().is_some()
+    }
+
+    /// A node key wrapped for those who see the share of this folder; `None` if it is not shared.
+    #[must_use]
+    pub fn wrap_for_share(&self, share: mega_proto::NodeHandle, key: &NodeKey) -> Option<Vec<u8>> {
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        let share = ring.share(&share.to_string())?;
+        Some(share.wrap_node_key(key))
     }
 
     /// Decrypts one row. Never fails: what cannot be read is a [`StoredName::NoKey`].

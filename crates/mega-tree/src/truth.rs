@@ -127,6 +127,18 @@ pub fn apply(
                     }
                 }
             }
+            ActionPacket::Share {
+                node,
+                owner_key: Some(key),
+                ha,
+                ..
+            } => {
+                // A folder of ours is shared from now on: what is put below it needs this key.
+                let mut share = ShareRow::new(*node, ShareKind::OwnKey, key.clone());
+                share.extra.clone_from(ha);
+                tx.put_share(&share)?;
+                delta.keys_changed = true;
+            }
             ActionPacket::Share { .. }
             | ActionPacket::PendingKeys
             | ActionPacket::UserAttributes { .. } => {

@@ -10,6 +10,7 @@
 
 mod attributes;
 mod confirm;
+mod cross_keys;
 mod journal;
 mod plan;
 mod recover;

@@ -146,8 +146,9 @@ impl Shared {
         if quota {
             self.refresh_quota().await;
         }
-        if keys {
-            tracing::debug!("share keys changed");
+        if keys && let Ok(master) = self.master_key() {
+            crate::tree_load::load_shares(&self.store, &self.decryptor, &master)
+                .map_err(|error| store_errno(&error))?;
         }
         if !reply.more {
             self.current.send_modify(|count| *count += 1);

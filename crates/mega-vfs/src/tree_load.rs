@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mega_api::{Api, ApiError};
-use mega_crypto::MasterKey;
+use mega_crypto::{MasterKey, verify_share_handle_auth};
 use mega_proto::{TreeItem, b64};
 use mega_store::{ShareKind, ShareRow, Store, StoreError};
 use mega_tree::Decryptor;
@@ -32,7 +32,9 @@ pub(crate) async fn load(store: &Arc<Store>, api: &Api) -> Result<(), StartError
                     loader.node(row_from_raw(&raw))?;
                 }
                 TreeItem::OwnShareKey(key) => {
-                    loader.share(ShareRow::new(key.handle, ShareKind::OwnKey, key.key))?;
+                    let mut share = ShareRow::new(key.handle, ShareKind::OwnKey, key.key);
+                    share.extra = Some(key.ha);
+                    loader.share(share)?;
                 }
                 _ => {}
             }
@@ -70,6 +72,16 @@ pub(crate) fn load_shares(
         let key = b64::decode(&share.key_as_served)
             .ok()
             .filter(|key| key.len() == 16);
+        // Modern accounts send zeros for key and proof and keep the key elsewhere (protocol/03 section 6).
+        if share.kind == ShareKind::OwnKey {
+            let proof = share.extra.as_deref().and_then(|ha| b64::decode(ha).ok());
+            let is_proved = proof
+                .is_some_and(|ha| verify_share_handle_auth(master, &share.handle.to_string(), &ha));
+            if !is_proved {
+                tracing::debug!(folder = %share.handle, "share key without a valid proof is not used");
+                continue;
+            }
+        }
         if let Some(key) = key.and_then(|key| master.unwrap_share_key(&key).ok()) {
             decryptor.add_share(share.handle, key);
         }

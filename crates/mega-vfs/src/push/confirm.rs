@@ -51,7 +51,9 @@ impl Shared {
                 }
                 None => {}
             },
-            Step::Edit { row, attrs, target } => {
+            Step::Edit {
+                row, attrs, target, ..
+            } => {
                 let refused = results
                     .iter()
                     .find_map(|result| result.as_ref().err())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mega_api::ApiError;
 use mega_crypto::{Attributes, FolderKey, MasterKey, NodeKey, WrapKey};
-use mega_proto::command::{Command, Entry, EntrySource};
+use mega_proto::command::{Command, CrossKeys, Entry, EntrySource};
 use mega_proto::{NodeHandle, NodeKind, b64};
 use mega_store::{ChangeRow, ChangeState, Place, Subject};
 use tokio::task::JoinSet;
@@ -38,11 +38,13 @@ pub(crate) enum Step {
         parent: NodeHandle,
         puts: Vec<Put>,
         entries: Vec<Entry>,
+        cr: Option<CrossKeys>,
     },
     /// A finished upload becomes a node.
     File {
         put: Box<Put>,
         entry: Entry,
+        cr: Option<CrossKeys>,
         finished: Finished,
     },
     /// Another name, place or attribute of a node.
@@ -50,6 +52,7 @@ pub(crate) enum Step {
         row: ChangeRow,
         attrs: Option<Vec<u8>>,
         target: Option<NodeHandle>,
+        cr: Option<CrossKeys>,
     },
     /// A node goes away; `target` is the rubbish bin, `None` deletes for good.
     Remove {
@@ -63,24 +66,32 @@ impl Step {
         let i = client_id.to_owned();
         match self {
             Self::Folders {
-                parent, entries, ..
+                parent,
+                entries,
+                cr,
+                ..
             } => {
                 vec![Command::Put {
                     t: *parent,
                     n: entries.clone(),
                     i,
                     vb: None,
-                    cr: None,
+                    cr: cr.clone(),
                 }]
             }
-            Self::File { put, entry, .. } => vec![Command::Put {
+            Self::File { put, entry, cr, .. } => vec![Command::Put {
                 t: put.note.parent,
                 n: vec![entry.clone()],
                 i,
                 vb: put.note.over.map(|_| 1),
-                cr: None,
+                cr: cr.clone(),
             }],
-            Self::Edit { row, attrs, target } => {
+            Self::Edit {
+                row,
+                attrs,
+                target,
+                cr,
+            } => {
                 let Subject::Node(handle) = row.subject else {
                     return Vec::new();
                 };
@@ -98,7 +109,7 @@ impl Step {
                         n: handle,
                         t: *target,
                         i,
-                        cr: None,
+                        cr: cr.clone(),
                     });
                 }
                 commands
@@ -374,11 +385,13 @@ impl Shared {
             parent: None,
             over,
         };
+        let cr = state.cross_keys(parent, std::iter::once((put.note.token.clone(), &key)));
         drop(state);
         drop(content);
         Ok(Some(Step::File {
             put: Box::new(put),
             entry,
+            cr,
             finished,
         }))
     }
@@ -492,10 +505,12 @@ impl State {
             }
             _ => None,
         };
+        let cr = target.and_then(|target| self.moved_keys(handle, target));
         Some(Step::Edit {
             row: row.clone(),
             attrs,
             target,
+            cr,
         })
     }
 
@@ -604,6 +619,7 @@ impl State {
         let sn = self.store.seqno().ok().flatten();
         let mut puts = Vec::new();
         let mut entries = Vec::new();
+        let mut keys = Vec::new();
         let mut waiting = vec![(row.clone(), None)];
         while let Some((row, above)) = waiting.pop() {
             if puts.len() >= TREE {
@@ -629,6 +645,7 @@ impl State {
                 subject: row.subject,
                 note,
             });
+            keys.push((temporary.clone(), key));
             entries.push(Entry {
                 source: EntrySource::Folder(temporary.clone()),
                 kind: 1,
@@ -665,10 +682,12 @@ impl State {
         for put in &puts {
             self.changes.begin_doubt(put.clone());
         }
+        let cr = self.cross_keys(parent, keys.iter().map(|(name, key)| (name.clone(), key)));
         Some(Step::Folders {
             parent,
             puts,
             entries,
+            cr,
         })
     }
 }

@@ -10,8 +10,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use mega_crypto::WrapKey as _;
 use mega_proto::command::{Command, Entry, EntrySource};
-use mega_proto::{ActionPacket, Packet, UploadToken};
+use mega_proto::{ActionPacket, Packet, UploadToken, b64};
 use mega_store::{NodeRow, Store, StoreError, Subject};
 use mega_tree::truth::row_from_raw;
 
@@ -161,12 +162,20 @@ impl Shared {
             parent: None,
             over: put.note.over,
         };
+        let master = self.master_key().map_err(|_| "there is no session")?;
+        let key = b64::decode(&put.note.key)
+            .ok()
+            .and_then(|wrapped| master.unwrap_node_key(&wrapped, false).ok());
+        let cr = key.and_then(|key| {
+            let node = std::iter::once((put.note.token.clone(), &key));
+            self.lock().cross_keys(put.note.parent, node)
+        });
         let command = Command::Put {
             t: put.note.parent,
             n: vec![entry],
             i: self.api.client_id().to_owned(),
             vb: put.note.over.map(|_| 1),
-            cr: None,
+            cr,
         };
         let _guard = self.gate.lock().await;
         let frozen = self.api.freeze(&[command]);

@@ -8,4 +8,5 @@ mod names;
 mod races;
 mod remote;
 mod restart;
+mod shares;
 mod support;

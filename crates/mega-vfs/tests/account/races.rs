@@ -11,8 +11,8 @@ async fn world_with(fixtures: &[Fixture]) -> World {
     .await
 }
 
-/// What others do is told this late.
-fn delay_events(world: &World, ms: u64) {
+/// What others do is told this late from now on.
+async fn delay_events(world: &World, ms: u64) {
     for at in ["sc", "wsc"] {
         let rule = FaultRule {
             count: None,
@@ -20,13 +20,21 @@ fn delay_events(world: &World, ms: u64) {
         };
         world.emulator.faults().add(rule);
     }
+    // The poll that is waiting now is not delayed: let it have its answer.
+    let sign = Fixture::folder("/sign");
+    world.emulator.populate(EMAIL, &[sign]).unwrap();
+    world
+        .until("the sign is seen", async |world| {
+            world.ino("sign").await.is_ok()
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_came_too_late_gets_the_conflict_name() {
     let world = world_with(&[Fixture::file("/doc.txt", "old", 1)]).await;
     // They replace the file; we hear of it only after ours was put.
-    delay_events(&world, 1_500);
+    delay_events(&world, 1_500).await;
     let theirs = Fixture::Overwrite {
         path: "/doc.txt".into(),
         content: FixtureContent::Text("theirs".into()),
@@ -36,7 +44,7 @@ async fn a_version_that_came_too_late_gets_the_conflict_name() {
     world.write("doc.txt", b"ours").await;
     world
         .until("both are there", async |world| {
-            world.paths().len() == 2 && world.names("").await.len() == 2
+            world.paths().len() == 3 && world.names("").await.len() == 3
         })
         .await;
     world
@@ -51,7 +59,7 @@ async fn a_version_that_came_too_late_gets_the_conflict_name() {
     assert_eq!(world.remote(&paths[0]), b"ours");
     assert_eq!(world.remote("/doc.txt"), b"theirs");
     let names = world.names("").await;
-    assert_eq!(names, [&paths[0][1..], "doc.txt"]);
+    assert_eq!(names, [&paths[0][1..], "doc.txt", "sign"]);
     assert_eq!(world.read("doc.txt").await.unwrap(), b"theirs");
     assert_eq!(world.read(&names[0]).await.unwrap(), b"ours");
     world.finish().await;

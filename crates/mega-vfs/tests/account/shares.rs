@@ -1,0 +1,85 @@
+//! Writing below folders that others see: every new node brings a key for them. The emulator opens each of
+//! those keys and counts a missing or wrong one as a violation.
+
+use mega_emulator::{AccountSpec, Fixture};
+use mega_vfs::RenameMode;
+
+use crate::support::{EMAIL, World, eager};
+
+const FRIEND: &str = "friend@example.com";
+
+fn share() -> Fixture {
+    Fixture::Share {
+        path: "/shared".into(),
+        to: FRIEND.into(),
+        level: 2,
+    }
+}
+
+async fn work_below_it(world: &World) {
+    world.write("shared/file", b"content").await;
+    world.mkdir("shared/a").await;
+    world.mkdir("shared/a/b").await;
+    world.write("shared/a/b/deep", b"deep").await;
+    world.settled().await;
+    world.write("shared/file", b"new content").await;
+    world
+        .rename("mine", "shared/a/mine", RenameMode::Replace)
+        .await
+        .unwrap();
+    world.settled().await;
+    assert_eq!(
+        world.paths(),
+        [
+            "/shared",
+            "/shared/a",
+            "/shared/a/b",
+            "/shared/a/b/deep",
+            "/shared/a/mine",
+            "/shared/a/mine/inner",
+            "/shared/file"
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn below_a_shared_folder_every_node_has_a_key_for_the_share() {
+    let world = World::with(eager(), |emulator| {
+        emulator.add_account(AccountSpec::new(FRIEND, "secret"));
+        let list = [
+            Fixture::folder("/shared"),
+            Fixture::file("/mine/inner", "x", 1),
+            share(),
+        ];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    work_below_it(&world).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn below_a_folder_that_is_exported_while_mounted_too() {
+    let world = World::with(eager(), |emulator| {
+        let list = [
+            Fixture::folder("/shared"),
+            Fixture::file("/mine/inner", "x", 1),
+        ];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    let link = Fixture::Link {
+        path: "/shared".into(),
+    };
+    let seen = Fixture::folder("/shared/a");
+    world.emulator.populate(EMAIL, &[link, seen]).unwrap();
+    world
+        .until("the export is known", async |world| {
+            world.names("shared").await == ["a"]
+        })
+        .await;
+    world.rmdir("shared/a").await.unwrap();
+    world.settled().await;
+    work_below_it(&world).await;
+    world.finish().await;
+}
