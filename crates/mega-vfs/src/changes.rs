@@ -13,7 +13,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use mega_proto::NodeHandle;
-use mega_store::{ChangeRow, ChangeState, Subject};
+use mega_store::{ChangeRow, ChangeState, NodeRow, Subject};
 use serde_json::{Map, Value};
 
 use crate::push::Put;
@@ -53,8 +53,10 @@ pub(crate) struct Changes {
     placed: HashMap<Subject, HashSet<Subject>>,
     replaced_by: HashMap<NodeHandle, Subject>,
     in_flight: HashSet<Subject>,
+    /// Whose content is shown by rows of others: copies that are not on the server yet.
+    based_on: HashMap<NodeHandle, HashSet<Subject>>,
     /// What is journalled and neither confirmed nor struck, by the wrapped key as sent.
-    in_doubt: HashMap<String, Put>,
+    in_doubt: HashMap<String, Vec<Put>>,
     queues: [BTreeSet<(i64, Subject)>; 3],
     stalled: HashSet<Subject>,
     /// When a name was changed last, ms since 1970.
@@ -174,6 +176,9 @@ impl Changes {
         if let Some(handle) = row.replaces {
             self.replaced_by.insert(handle, row.subject);
         }
+        if let Some(base) = foreign_base(&row) {
+            self.based_on.entry(base).or_default().insert(row.subject);
+        }
         let subject = row.subject;
         self.rows.insert(subject, row);
         self.enqueue(subject);
@@ -188,6 +193,14 @@ impl Changes {
             set.remove(&subject);
             if set.is_empty() {
                 self.placed.remove(&place.parent);
+            }
+        }
+        if let Some(base) = foreign_base(&row)
+            && let Some(set) = self.based_on.get_mut(&base)
+        {
+            set.remove(&subject);
+            if set.is_empty() {
+                self.based_on.remove(&base);
             }
         }
         if let Some(handle) = row.replaces
@@ -205,6 +218,11 @@ impl Changes {
             .into_iter()
             .flatten()
             .filter_map(|subject| self.rows.get(subject))
+    }
+
+    /// Whether rows of others still show the content of this node.
+    pub(crate) fn is_base(&self, handle: NodeHandle) -> bool {
+        self.based_on.contains_key(&handle)
     }
 
     /// Everything that rows want to be in.
@@ -246,22 +264,44 @@ impl Changes {
 
     /// A put is in the journal; what becomes of it is not known yet.
     pub(crate) fn begin_doubt(&mut self, put: Put) {
-        self.in_doubt.insert(put.note.key.clone(), put);
+        self.in_doubt
+            .entry(put.note.key.clone())
+            .or_default()
+            .push(put);
     }
 
     /// What became of a put is known.
     pub(crate) fn end_doubt(&mut self, put: &Put) {
-        self.in_doubt.remove(&put.note.key);
+        if let Some(puts) = self.in_doubt.get_mut(&put.note.key) {
+            puts.retain(|other| other.attempt != put.attempt);
+            if puts.is_empty() {
+                self.in_doubt.remove(&put.note.key);
+            }
+        }
     }
 
-    /// The put that made the node with this `k` string, if it is one of ours whose answer never came.
-    pub(crate) fn doubted(&self, key: &str) -> Option<&Put> {
+    /// The put that made this node, if it is one of ours whose answer never came.
+    pub(crate) fn doubted(&self, node: &NodeRow) -> Option<&Put> {
         if self.in_doubt.is_empty() {
             return None;
         }
-        key.split('/')
-            .filter_map(|pair| pair.rsplit(':').next())
-            .find_map(|wrapped| self.in_doubt.get(wrapped))
+        let puts = wrapped_keys(&node.key).filter_map(|wrapped| self.in_doubt.get(wrapped));
+        let mut made = puts.flatten().filter(|put| put.may_have_made(node));
+        let first = made.next()?;
+        // Copies of one file are told apart by their folders.
+        if Some(first.note.parent) == node.parent {
+            return Some(first);
+        }
+        Some(
+            made.find(|put| Some(put.note.parent) == node.parent)
+                .unwrap_or(first),
+        )
+    }
+
+    /// The present form of a put that is in doubt: its row may have moved on to another subject.
+    pub(crate) fn present_form(&self, put: &Put) -> Option<&Put> {
+        let puts = self.in_doubt.get(&put.note.key)?;
+        puts.iter().find(|other| other.attempt == put.attempt)
     }
 
     /// A row goes on under another subject: what is under way for it goes along.
@@ -271,7 +311,7 @@ impl Changes {
             self.set_in_flight(new, true);
         }
         let mut moved = Vec::new();
-        for put in self.in_doubt.values_mut() {
+        for put in self.in_doubt.values_mut().flatten() {
             if put.subject == old {
                 put.subject = new;
                 moved.push(put.clone());
@@ -282,10 +322,21 @@ impl Changes {
 
     /// All puts whose answer is not known, oldest first.
     pub(crate) fn doubts(&self) -> Vec<Put> {
-        let mut puts: Vec<Put> = self.in_doubt.values().cloned().collect();
+        let mut puts: Vec<Put> = self.in_doubt.values().flatten().cloned().collect();
         puts.sort_by_key(|put| put.attempt.0);
         puts
     }
+}
+
+/// The node of somebody else whose content a row shows.
+fn foreign_base(row: &ChangeRow) -> Option<NodeHandle> {
+    let base = row.content.as_ref()?.base?;
+    (Subject::Node(base) != row.subject && !row.removed).then_some(base)
+}
+
+/// The wrapped keys in a `k` string as served (`OWNER:KEY/OWNER:KEY...`).
+pub(crate) fn wrapped_keys(key: &str) -> impl Iterator<Item = &str> {
+    key.split('/').filter_map(|pair| pair.rsplit(':').next())
 }
 
 /// The modification time that a row asks for.

@@ -148,7 +148,7 @@ impl Content {
     }
 
     /// The layer that takes writes now.
-    fn top(&mut self, store: &Store) -> Result<&mut StagingFile, StoreError> {
+    pub(crate) fn top(&mut self, store: &Store) -> Result<&mut StagingFile, StoreError> {
         let attempt_running = self.attempt.is_some();
         let usable = match self.layers.last_mut() {
             Some(layer) if !layer.sealed => true,
@@ -178,7 +178,7 @@ impl Content {
         }
     }
 
-    fn touched(&mut self) {
+    pub(crate) fn touched(&mut self) {
         self.generation = self.generation.wrapping_add(1);
         self.is_uncommitted = true;
         self.is_dirty = true;

@@ -10,6 +10,7 @@
 
 mod attributes;
 mod confirm;
+mod copy;
 mod cross_keys;
 mod journal;
 mod plan;
@@ -18,7 +19,7 @@ mod schedule;
 mod send;
 mod upload;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,10 @@ pub(crate) struct Pusher {
     uploading: HashMap<Subject, u64>,
     failures: HashMap<Subject, Failures>,
     finished: Vec<Finished>,
+    /// Files that are to be copied on the server.
+    copies: Vec<Subject>,
+    /// Files that the server could not copy: they are uploaded.
+    no_copy: HashSet<Subject>,
     /// Uploads wait until then after the server said the quota is exhausted, ms since 1970.
     quota_pause_until: i64,
     /// After a request failed as a whole nothing is sent until then, ms since 1970.
@@ -84,7 +89,7 @@ impl Shared {
                     self.send_steps(&mut pusher, steps).await;
                 }
                 self.start_uploads(&mut pusher, &mut uploads, now);
-                if sent {
+                if sent || !pusher.copies.is_empty() {
                     continue;
                 }
             }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use mega_proto::NodeKind;
-use mega_store::{ChangeState, Subject};
+use mega_store::{ChangeState, Store, Subject};
 use mega_tree::node::Shape;
 use rustix::io::Errno;
 
@@ -32,7 +32,7 @@ impl Shared {
             let row = state.changes.get(subject).cloned();
             state.commit(Vec::new(), &[subject])?;
             if let Some(content) = row.and_then(|row| row.content) {
-                drop_staging(self, &content.layers);
+                drop_staging(&self.store, &content.layers);
             }
         } else {
             let mut row = state.row_for_edit(subject, kind);
@@ -62,10 +62,9 @@ impl Shared {
 }
 
 /// Removes the staging files of a row that is gone.
-pub(crate) fn drop_staging(shared: &Shared, layers: &[mega_store::LayerRow]) {
+pub(crate) fn drop_staging(store: &Store, layers: &[mega_store::LayerRow]) {
     for layer in layers {
-        let dropped = shared
-            .store
+        let dropped = store
             .open_layer(layer)
             .and_then(mega_store::StagingFile::delete);
         if let Err(error) = dropped {

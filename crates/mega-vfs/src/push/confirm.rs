@@ -42,11 +42,17 @@ impl Shared {
             Step::File { put, finished, .. } => match results.into_iter().next() {
                 Some(Ok(reply)) => {
                     let nodes = nodes_of(&reply);
-                    self.confirm_put_in(pusher, &put, &nodes, Some(finished));
+                    pusher.no_copy.remove(&put.subject);
+                    self.confirm_put_in(pusher, &put, &nodes, finished);
                 }
                 Some(Err(code)) => {
                     self.drop_attempt(&put);
-                    self.end_attempt(finished);
+                    match finished {
+                        Some(finished) => self.end_attempt(finished),
+                        None => {
+                            pusher.no_copy.insert(put.subject);
+                        }
+                    }
                     self.refused(pusher, put.subject, code);
                 }
                 None => {}
@@ -111,7 +117,9 @@ impl Shared {
                 if !was_executed {
                     self.drop_attempt(&put);
                 }
-                self.end_attempt(finished);
+                if let Some(finished) = finished {
+                    self.end_attempt(finished);
+                }
             }
             Step::Folders { .. } | Step::Edit { .. } | Step::Remove { .. } => {}
         }
@@ -146,12 +154,9 @@ impl Shared {
         nodes: &[RawNode],
         finished: Option<Finished>,
     ) {
-        let ours = nodes.iter().find(|node| {
-            node.key.as_deref().is_some_and(|key| {
-                key.split('/')
-                    .any(|pair| pair.rsplit(':').next() == Some(put.note.key.as_str()))
-            })
-        });
+        let ours = nodes
+            .iter()
+            .find(|node| put.may_have_made(&row_from_raw(node)));
         let Some(raw) = ours else {
             tracing::error!(subject = ?put.subject, "the server's answer does not show our new node");
             if let Some(finished) = finished {
@@ -186,12 +191,7 @@ impl Shared {
         finished: Option<Finished>,
     ) -> OpResult<()> {
         // The row may have moved on to another subject since the put was sent.
-        let put = &self
-            .lock()
-            .changes
-            .doubted(&put.note.key)
-            .unwrap_or(put)
-            .clone();
+        let put = &self.lock().changes.present_form(put).unwrap_or(put).clone();
         let file = match &finished {
             Some(finished) => Some(Arc::clone(&finished.file)),
             None => {
@@ -265,8 +265,10 @@ impl Shared {
         state.changes.unstall();
         state.changes.end_doubt(put);
         state.changes.remove(old);
-        if let Some(over) = over_row {
-            state.changes.remove(Subject::Node(over));
+        if let Some(over) = over_row
+            && let Some(gone) = state.changes.remove(Subject::Node(over))
+        {
+            state.drop_content_of(&gone);
         }
         if let Some(rest) = rest {
             state.changes.insert(rest);
@@ -330,7 +332,7 @@ impl Shared {
                     .map(|content| content.layers)
                 {
                     let gone: Vec<_> = layers.into_iter().take(put.note.layers).collect();
-                    crate::ops::drop_staging(self, &gone);
+                    crate::ops::drop_staging(&self.store, &gone);
                 }
                 Vec::new()
             }
@@ -458,7 +460,7 @@ impl Shared {
             state.forget_dir(subject);
         }
         if !is_open {
-            crate::ops::drop_staging(self, &staged);
+            crate::ops::drop_staging(&self.store, &staged);
         }
         Ok(())
     }
@@ -569,13 +571,6 @@ fn strike(rest: &mut ChangeRow, sent: Option<&serde_json::Map<String, Value>>) {
 
 fn finish(rest: ChangeRow) -> Option<ChangeRow> {
     if is_settled(&rest) { None } else { Some(rest) }
-}
-
-/// The wrapped key in a `k` string that belongs to us.
-pub(crate) fn has_key(row: &NodeRow, key: &str) -> bool {
-    row.key
-        .split('/')
-        .any(|pair| pair.rsplit(':').next() == Some(key))
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! What is written down before a node is put: enough to find out later whether it was.
 
-use mega_proto::{NodeHandle, Seqno};
-use mega_store::{AttemptId, AttemptRow, ChangeRow, Place, Subject};
+use mega_proto::{NodeHandle, Seqno, b64};
+use mega_store::{AttemptId, AttemptRow, ChangeRow, NodeRow, Place, Subject};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::changes::wrapped_keys;
 
 /// One node that is being put.
 #[derive(Debug, Clone)]
@@ -34,6 +36,18 @@ pub(crate) struct PutNote {
     pub(crate) layers: usize,
     /// Where the event stream was.
     pub(crate) sn: Option<String>,
+    /// A copy on the server: its key is that of the source, so that the key alone proves nothing.
+    #[serde(default)]
+    pub(crate) copy: Option<CopyNote>,
+}
+
+/// How the node of a copy is told from its source.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct CopyNote {
+    /// The node that is copied.
+    pub(crate) source: NodeHandle,
+    /// Other nodes of this key that were in the target folder before.
+    pub(crate) known: Vec<NodeHandle>,
 }
 
 impl std::fmt::Debug for PutNote {
@@ -63,6 +77,7 @@ impl PutNote {
                 .as_ref()
                 .map_or(0, |content| content.layers.len()),
             sn: sn.map(|sn| sn.as_str().to_owned()),
+            copy: None,
         }
     }
 
@@ -76,6 +91,24 @@ impl PutNote {
 }
 
 impl Put {
+    /// Whether a node, which is new here, may be what this put made.
+    pub(crate) fn may_have_made(&self, node: &NodeRow) -> bool {
+        if !wrapped_keys(&node.key).any(|key| key == self.note.key)
+            || Subject::Node(node.handle) == self.subject
+        {
+            return false;
+        }
+        match &self.note.copy {
+            None => true,
+            Some(copy) => {
+                node.handle != copy.source
+                    && Some(node.handle) != self.note.over
+                    && !copy.known.contains(&node.handle)
+                    && b64::encode(&node.attrs) == self.note.attrs
+            }
+        }
+    }
+
     pub(crate) fn row(&self) -> Option<AttemptRow> {
         let body = serde_json::to_vec(&self.note).ok()?;
         Some(AttemptRow {

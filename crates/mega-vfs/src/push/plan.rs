@@ -40,12 +40,13 @@ pub(crate) enum Step {
         entries: Vec<Entry>,
         cr: Option<CrossKeys>,
     },
-    /// A finished upload becomes a node.
+    /// A finished upload, or a copy of another node, becomes a node.
     File {
         put: Box<Put>,
         entry: Entry,
         cr: Option<CrossKeys>,
-        finished: Finished,
+        /// The upload; a copy has none.
+        finished: Option<Finished>,
     },
     /// Another name, place or attribute of a node.
     Edit {
@@ -161,6 +162,13 @@ impl Shared {
                 Err(errno) => tracing::error!(%errno, "a finished upload could not be journalled"),
             }
         }
+        for subject in std::mem::take(&mut pusher.copies) {
+            match self.freeze_copy(pusher, subject) {
+                Ok(Some(step)) => steps.push(step),
+                Ok(None) => {}
+                Err(errno) => tracing::error!(%errno, "a copy could not be journalled"),
+            }
+        }
         // In slices, so that a long queue does not hold up those who look names up.
         while steps.len() < BATCH {
             let mut state = self.lock();
@@ -232,6 +240,9 @@ impl Shared {
         }
         let mut state = self.lock();
         let chosen = self.choose_uploads(&mut state, pusher, now);
+        for subject in &pusher.copies {
+            state.changes.set_in_flight(*subject, true);
+        }
         for (subject, size) in &chosen {
             state.changes.set_in_flight(*subject, true);
             pusher.uploading.insert(*subject, *size);
@@ -243,7 +254,12 @@ impl Shared {
         }
     }
 
-    fn choose_uploads(&self, state: &mut State, pusher: &Pusher, now: i64) -> Vec<(Subject, u64)> {
+    fn choose_uploads(
+        &self,
+        state: &mut State,
+        pusher: &mut Pusher,
+        now: i64,
+    ) -> Vec<(Subject, u64)> {
         let running = pusher.uploading.values();
         let large = running.filter(|size| **size > SMALL).count();
         let mut large_left = self.config.uploads.max(1).saturating_sub(large);
@@ -274,6 +290,12 @@ impl Shared {
                 .is_some_and(|file| file.writers() > 0);
             if is_being_written && now - row.since_ms < max_age && !is_stopping {
                 written.push(row.subject);
+                continue;
+            }
+            if state.copy_source(row).is_some() && !pusher.no_copy.contains(&row.subject) {
+                if pusher.copies.len() < BATCH {
+                    pusher.copies.push(row.subject);
+                }
                 continue;
             }
             let left = if content.size > SMALL {
@@ -392,7 +414,7 @@ impl Shared {
             put: Box::new(put),
             entry,
             cr,
-            finished,
+            finished: Some(finished),
         }))
     }
 }
@@ -417,7 +439,7 @@ fn drop_removed_local(shared: &Shared, state: &mut State, row: &ChangeRow) {
     if state.commit(Vec::new(), &[row.subject]).is_ok()
         && let Some(content) = &row.content
     {
-        crate::ops::drop_staging(shared, &content.layers);
+        crate::ops::drop_staging(&shared.store, &content.layers);
     }
 }
 
@@ -456,7 +478,11 @@ impl State {
     }
 
     /// Attributes of what is replaced, which new content carries on.
-    fn inherited_attributes(&self, row: &ChangeRow, over: Option<NodeHandle>) -> Attributes {
+    pub(super) fn inherited_attributes(
+        &self,
+        row: &ChangeRow,
+        over: Option<NodeHandle>,
+    ) -> Attributes {
         let from = over.or(row.subject.node());
         from.and_then(|handle| self.node(handle).ok().flatten())
             .and_then(|(_, node)| node.attributes)
@@ -526,6 +552,10 @@ impl State {
             return None;
         }
         let hard = shared.config.hard_delete;
+        // A copy of it is not on the server yet.
+        if self.changes.is_base(handle) {
+            return None;
+        }
         if let Some(parent) = row.parent {
             let parent_goes = self
                 .changes

@@ -16,7 +16,6 @@ use mega_proto::{ActionPacket, Packet, UploadToken, b64};
 use mega_store::{NodeRow, Store, StoreError, Subject};
 use mega_tree::truth::row_from_raw;
 
-use super::confirm::has_key;
 use super::journal::Put;
 use super::send::nodes_of;
 use crate::changes::Changes;
@@ -80,12 +79,11 @@ impl Shared {
                     continue;
                 };
                 for raw in nodes {
-                    if let Some(put) = raw
-                        .key
-                        .as_deref()
-                        .and_then(|key| state.changes.doubted(key))
+                    let node = row_from_raw(raw);
+                    if let Some(put) = state.changes.doubted(&node)
+                        && (put.note.copy.is_none() || state.node_row(raw.handle)?.is_none())
                     {
-                        found.push((put.clone(), row_from_raw(raw)));
+                        found.push((put.clone(), node));
                     }
                 }
             }
@@ -106,8 +104,10 @@ impl Shared {
             .find_by_keys(&keys)
             .map_err(|error| store_errno(&error))?;
         for put in &puts {
+            // A copy is only looked for where it was put: elsewhere its key tells nothing.
             let node = nodes.iter().find(|node| {
-                has_key(node, &put.note.key) && Subject::Node(node.handle) != put.subject
+                let is_there = put.note.copy.is_none() || node.parent == Some(put.note.parent);
+                is_there && put.may_have_made(node)
             });
             if let Some(node) = node {
                 self.adopt(put, node)?;
@@ -186,7 +186,7 @@ impl Shared {
                     let ours = nodes
                         .iter()
                         .map(row_from_raw)
-                        .find(|r| has_key(r, &put.note.key));
+                        .find(|node| put.may_have_made(node));
                     match ours {
                         Some(node) => self.adopt(put, &node).map_err(|_| "the store refused"),
                         None => Err("the new node did not appear in the answer"),

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
 use super::{Pusher, QUOTA_PAUSE};
-use crate::errno::transfer_errno;
+use crate::errno::{store_errno, transfer_errno};
 use crate::file::{Attempt, FileNode, Source};
 use crate::shared::Shared;
 use crate::types::now_ms;
@@ -137,6 +137,13 @@ impl Shared {
     ) -> Result<(Arc<FileNode>, u64, usize, u64), Errno> {
         self.with_content(ino, |file, content| {
             self.commit_content(file, content)?;
+            let shows_base = content.base.is_some() && content.size > 0;
+            if content.layers.is_empty() && shows_base {
+                // What is fetched of the base needs a place: a copy that the server does not make.
+                content
+                    .top(&self.store)
+                    .map_err(|error| store_errno(&error))?;
+            }
             for layer in &mut content.layers {
                 layer.sealed = true;
             }

@@ -8,6 +8,7 @@ use mega_proto::{ActionPacket, NodeHandle, NodeKind, Packet};
 use mega_store::{ChangeRow, ChangeState, NodeRow, Place, Subject};
 use mega_tree::StoredName;
 use mega_tree::truth::Delta;
+use serde_json::{Map, Value};
 
 use crate::errno::store_errno;
 use crate::push::Put;
@@ -202,7 +203,9 @@ impl State {
                 let parent = place.parent;
                 self.take_out(parent, old);
             }
-            return self.commit(Vec::new(), &[old]);
+            self.commit(Vec::new(), &[old])?;
+            self.drop_content_of(&row);
+            return Ok(());
         }
         let place = match (&row.place, before) {
             (Some(place), _) => Some(place.clone()),
@@ -224,12 +227,15 @@ impl State {
         let parent = place.parent;
         tracing::info!(target: "megamount::journal", from = ?old, to = ?new, "local content kept as a new file");
         self.take_out(parent, old);
-        let moved = ChangeRow {
+        let mut moved = ChangeRow {
             subject: new,
             place: Some(place),
             state: ChangeState::Pending { due_ms: now_ms() },
             ..row
         };
+        if let Some(before) = before {
+            self.inherit(&mut moved, before);
+        }
         // An upload or a put that is under way makes the node of the new row.
         let puts = self.changes.hand_over(old, new);
         if !puts.is_empty() {
@@ -245,6 +251,36 @@ impl State {
         self.inodes.rebind(old, new);
         Self::show(self, parent, new)?;
         Ok(())
+    }
+
+    /// New content keeps what its file was: executable bit, extended attributes, members we do not know.
+    fn inherit(&self, row: &mut ChangeRow, before: &NodeRow) {
+        let Some(attributes) = self.decryptor.open(before).attributes else {
+            return;
+        };
+        let Ok(members) = serde_json::from_str::<Map<String, Value>>(&attributes.to_json()) else {
+            return;
+        };
+        let wishes = row.attributes.get_or_insert_default();
+        for (name, value) in members {
+            // The name is the row's, and the rest of these tell about the old bytes.
+            if !matches!(name.as_str(), "n" | "c" | "c0" | "d" | "mmn") {
+                wishes.entry(name).or_insert(value);
+            }
+        }
+    }
+
+    /// Staged bytes of a row that is gone; while its file is open they live until its release.
+    pub(crate) fn drop_content_of(&self, row: &ChangeRow) {
+        let is_open = self
+            .inodes
+            .known_ino(row.subject)
+            .is_some_and(|ino| self.files.contains_key(&ino));
+        if let Some(content) = &row.content
+            && !is_open
+        {
+            crate::ops::drop_staging(&self.store, &content.layers);
+        }
     }
 
     /// Folder and name of a node; for an old version those of the file it belongs to.

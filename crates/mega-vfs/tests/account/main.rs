@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 mod content;
+mod copies;
 mod counts;
 mod names;
 mod races;
