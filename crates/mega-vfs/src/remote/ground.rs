@@ -39,7 +39,43 @@ impl State {
             }
             self.lose_ground(row, before, fate)?;
         }
+        let mut is_folder_gone = false;
+        for now in after.values().flatten() {
+            is_folder_gone |= now.kind != NodeKind::File && self.fate_of(now)? == Fate::Gone;
+        }
+        if is_folder_gone {
+            self.reground_below()?;
+        }
         self.recreate_folders(delta)
+    }
+
+    /// A folder was thrown into the bin: what lies below it is gone too, but no packet names it.
+    fn reground_below(&mut self) -> OpResult<()> {
+        let rows: Vec<ChangeRow> = self
+            .changes
+            .iter()
+            .filter(|row| !row.removed && matches!(row.subject, Subject::Node(_)))
+            .cloned()
+            .collect();
+        for row in rows {
+            let Some(now) = row.subject.node().map(|handle| self.node_row(handle)) else {
+                continue;
+            };
+            let Some(now) = now? else { continue };
+            if self.fate_of(&now)? != Fate::Gone {
+                continue;
+            }
+            // What was only moved out of there is taken out of the bin again.
+            let is_moved_out = match row.place.as_ref().map(|place| place.parent) {
+                None => false,
+                Some(Subject::Local(_)) => true,
+                Some(Subject::Node(parent)) => !self.is_gone(parent)?,
+            };
+            if row.content.is_some() || !is_moved_out {
+                self.lose_ground(row, Some(&now), Fate::Gone)?;
+            }
+        }
+        Ok(())
     }
 
     /// What was made here in a folder that somebody else removed brings the folder back.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mega_api::Api;
 use mega_emulator::Fixture;
-use mega_vfs::VfsConfig;
+use mega_vfs::{RenameMode, VfsConfig};
 
 use crate::support::{EMAIL, World, eager};
 
@@ -105,5 +105,40 @@ async fn a_folder_made_on_both_sides_is_one() {
     let world = world.restart(eager()).await;
     world.settled().await;
     assert_eq!(world.paths(), ["/d", "/d/mine", "/d/theirs"]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_below_a_folder_thrown_away_elsewhere() {
+    let world = World::with(slow(), |emulator| {
+        let list = [
+            Fixture::file("/d/sub/written", "old", 1),
+            Fixture::file("/d/renamed", "x", 1),
+            Fixture::file("/d/saved", "y", 1),
+        ];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    world.write("d/sub/written", b"mine").await;
+    let plain = RenameMode::Replace;
+    world.rename("d/renamed", "d/other", plain).await.unwrap();
+    world.rename("d/saved", "saved", plain).await.unwrap();
+    let trash = Fixture::Trash { path: "/d".into() };
+    let seen = Fixture::folder("/seen");
+    world.emulator.populate(EMAIL, &[trash, seen]).unwrap();
+    world
+        .until("seen", async |world| world.ino("seen").await.is_ok())
+        .await;
+    // New bytes bring their folders back; a mere name goes; what was moved out stays.
+    assert_eq!(world.names("").await, ["d", "saved", "seen"]);
+    assert_eq!(world.names("d").await, ["sub"]);
+    assert_eq!(world.read("d/sub/written").await.unwrap(), b"mine");
+    let world = world.restart(eager()).await;
+    world.settled().await;
+    assert_eq!(
+        world.paths(),
+        ["/d", "/d/sub", "/d/sub/written", "/saved", "/seen"]
+    );
+    assert_eq!(world.remote("/d/sub/written"), b"mine");
     world.finish().await;
 }
