@@ -53,6 +53,8 @@ pub(crate) struct Changes {
     placed: HashMap<Subject, HashSet<Subject>>,
     replaced_by: HashMap<NodeHandle, Subject>,
     in_flight: HashSet<Subject>,
+    /// Nodes whose replacement is placed: they are no longer shown, and go from the server.
+    doomed: BTreeSet<NodeHandle>,
     /// Whose content is shown by rows of others: copies that are not on the server yet.
     based_on: HashMap<NodeHandle, HashSet<Subject>>,
     /// What is journalled and neither confirmed nor struck, by the wrapped key as sent.
@@ -218,6 +220,24 @@ impl Changes {
             .into_iter()
             .flatten()
             .filter_map(|subject| self.rows.get(subject))
+    }
+
+    /// A node's replacement is placed.
+    pub(crate) fn doom(&mut self, handle: NodeHandle) {
+        self.doomed.insert(handle);
+    }
+
+    /// A doomed node is gone.
+    pub(crate) fn undoom(&mut self, handle: NodeHandle) {
+        self.doomed.remove(&handle);
+    }
+
+    pub(crate) fn is_doomed(&self, handle: NodeHandle) -> bool {
+        self.doomed.contains(&handle)
+    }
+
+    pub(crate) fn doomed(&self) -> impl Iterator<Item = NodeHandle> + '_ {
+        self.doomed.iter().copied()
     }
 
     /// Whether rows of others still show the content of this node.

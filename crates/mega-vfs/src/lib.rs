@@ -36,7 +36,7 @@ pub use start::StartError;
 pub use stop::{Left, Status};
 pub use types::{
     Attr, DirEntry, Entry, FileKind, KernelNotifier, Lookup, OpResult, OpenMode, Opened,
-    RenameMode, SetAttr, StatFs, Timestamp, VfsConfig,
+    RenameMode, SetAttr, StatFs, Timestamp, Versions, VfsConfig,
 };
 
 /// One mounted account.

@@ -48,6 +48,8 @@ pub(crate) struct Pusher {
     quota_pause_until: i64,
     /// After a request failed as a whole nothing is sent until then, ms since 1970.
     pause_until: i64,
+    /// After the server refused to remove a replaced node: when to ask again, ms since 1970.
+    doomed_at: i64,
     /// When stalled rows are looked at again although nothing was confirmed, ms since 1970.
     unstall_at: i64,
 }

@@ -316,7 +316,7 @@ impl State {
         for row in arrivals {
             let subject = Subject::Node(row.handle);
             let overlay = self.changes.get(subject);
-            if overlay.is_some_and(|change| change.removed) {
+            if overlay.is_some_and(|change| change.removed) || self.changes.is_doomed(row.handle) {
                 continue;
             }
             let is_placed = overlay.is_some_and(|change| change.place.is_some());

@@ -73,6 +73,10 @@ impl Vfs {
         let config = Arc::new(config);
         let mut changes = Changes::new(store.changes()?);
         crate::push::take_up_journal(&store, &mut changes)?;
+        store
+            .doomed()?
+            .into_iter()
+            .for_each(|handle| changes.doom(handle));
         let root = Subject::Node(roots.cloud);
         let mut state = State {
             store: Arc::clone(&store),

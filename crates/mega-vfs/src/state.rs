@@ -213,7 +213,9 @@ impl State {
                 }
                 let child = Subject::Node(row.handle);
                 let change = self.changes.get(child);
-                if change.is_some_and(|change| change.removed || change.place.is_some()) {
+                if self.changes.is_doomed(row.handle)
+                    || change.is_some_and(|change| change.removed || change.place.is_some())
+                {
                     continue;
                 }
                 let node = self.decryptor.open(&row);

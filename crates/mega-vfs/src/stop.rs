@@ -87,6 +87,7 @@ impl Vfs {
             is_channel_up: self.shared.is_channel_up.load(Ordering::Acquire),
             ..Status::default()
         };
+        status.queued = state.changes.doomed().count();
         for row in state.changes.iter() {
             match &row.state {
                 ChangeState::Parked { error } => status.parked.push(error.clone()),
@@ -111,10 +112,11 @@ impl Vfs {
             shared.wake.notify_one();
             let waiting = {
                 let state = shared.lock();
-                state
-                    .changes
-                    .iter()
-                    .any(|row| !matches!(row.state, ChangeState::Parked { .. }))
+                state.changes.doomed().next().is_some()
+                    || state
+                        .changes
+                        .iter()
+                        .any(|row| !matches!(row.state, ChangeState::Parked { .. }))
             };
             if !waiting || Instant::now() >= deadline || shared.config.read_only {
                 break;

@@ -218,6 +218,16 @@ pub trait KernelNotifier: Send + Sync {
     fn delete(&self, parent: u64, child: u64, name: &std::ffi::OsStr);
 }
 
+/// What becomes of the content that new content replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Versions {
+    /// It is an old version of the file.
+    #[default]
+    Keep,
+    /// It goes where removed files go.
+    Replace,
+}
+
 /// Settings of one mount.
 #[derive(Debug, Clone)]
 pub struct VfsConfig {
@@ -233,6 +243,8 @@ pub struct VfsConfig {
     pub dir_perm: u16,
     /// Delete for good instead of moving to the rubbish bin.
     pub hard_delete: bool,
+    /// What becomes of replaced content.
+    pub versions: Versions,
     /// Time from the last close of a changed file to its upload.
     pub write_back: Duration,
     /// A file that is written without pause is uploaded after this time all the same.
@@ -258,6 +270,7 @@ impl Default for VfsConfig {
             file_perm: 0o644,
             dir_perm: 0o755,
             hard_delete: false,
+            versions: Versions::Keep,
             write_back: Duration::from_secs(5),
             write_back_max: Duration::from_secs(300),
             attr_ttl: Duration::from_secs(60),

@@ -19,6 +19,9 @@ use crate::shared::Shared;
 use crate::state::State;
 use crate::types::{OpResult, now_ms};
 
+/// Pause after the server refused to remove a replaced node, ms.
+const DOOMED_PAUSE_MS: i64 = 30_000;
+
 type CommandResult = Result<Value, ErrorCode>;
 
 impl Shared {
@@ -84,7 +87,10 @@ impl Shared {
                     }
                     self.done(pusher, Subject::Node(handle));
                 }
-                Some(Err(code)) => self.refused(pusher, Subject::Node(handle), code),
+                Some(Err(code)) => {
+                    pusher.doomed_at = now_ms().saturating_add(DOOMED_PAUSE_MS);
+                    self.refused(pusher, Subject::Node(handle), code);
+                }
                 None => {}
             },
         }
@@ -224,21 +230,25 @@ impl Shared {
             });
             rest.place.get_or_insert_with(|| place.clone());
         }
-        let over_row = put.note.over.filter(|over| Subject::Node(*over) != old);
+        let over_row = put
+            .note
+            .replaced()
+            .filter(|over| Subject::Node(*over) != old);
         let mut node = node.clone();
         if rest.as_ref().is_none_or(|rest| rest.place.is_none()) {
             node.suffix = row.as_ref().map(row_suffix).filter(|number| *number > 0);
         }
-        if let (Some(over), Some(_)) = (put.note.over, row.as_ref())
+        if let (Some(over), Some(_)) = (put.note.replaced(), row.as_ref())
             && row.as_ref().is_some_and(|row| row.place.is_none())
         {
             node.suffix = state.node_row(over)?.and_then(|row| row.suffix);
         }
         let retargeted = state.retargeted(old, new);
-        let is_overtaken = match put.note.over {
+        let is_overtaken = match put.note.replaced() {
             Some(over) => state.is_overtaken(over, node.handle)?,
             None => false,
         };
+        let dooms = put.note.dooms.filter(|_| !is_overtaken);
         self.store
             .write(|tx| {
                 tx.upsert_node(&node)?;
@@ -248,6 +258,9 @@ impl Shared {
                     && tx.node(over)?.is_some()
                 {
                     tx.set_parent(over, node.handle)?;
+                }
+                if let Some(dooms) = dooms {
+                    tx.put_doomed(dooms)?;
                 }
                 tx.delete_change(old)?;
                 if let Some(over) = over_row {
@@ -264,6 +277,9 @@ impl Shared {
         state.own.expect(node.handle, "t");
         state.changes.unstall();
         state.changes.end_doubt(put);
+        if let Some(dooms) = dooms {
+            state.changes.doom(dooms);
+        }
         state.changes.remove(old);
         if let Some(over) = over_row
             && let Some(gone) = state.changes.remove(Subject::Node(over))
@@ -284,7 +300,7 @@ impl Shared {
         {
             directory.resubject(old, new, facts);
         }
-        if let Some(over) = put.note.over {
+        if let Some(over) = put.note.replaced() {
             state.put_over.insert(over, node.handle);
         }
         if let Some(place) = stray {
@@ -455,6 +471,7 @@ impl Shared {
             state.own.expect(handle, "t");
         }
         state.changes.unstall();
+        state.changes.undoom(handle);
         for subject in rows {
             state.changes.remove(subject);
             state.forget_dir(subject);
@@ -478,7 +495,7 @@ impl State {
                 name: name.as_named().unwrap_or("recovered").to_owned(),
             })));
         }
-        match put.note.over {
+        match put.note.replaced() {
             Some(over) if row.place.is_none() && self.is_overtaken(over, node.handle)? => {
                 tracing::warn!(target: "megamount::journal", node = %node.handle, "somebody else replaced the file first: ours gets another name");
                 self.conflict_place(node)

@@ -86,11 +86,13 @@ impl Shared {
             .filter(|node| wrapped_keys(&node.key).any(|key| key == wrapped))
             .map(|node| node.handle)
             .collect();
+        let (over, dooms) = self.config.versions.split(over);
         let note = PutNote {
             key: wrapped.clone(),
             attrs: b64::encode(&attrs),
             parent,
             over,
+            dooms,
             copy: Some(CopyNote { source, known }),
             ..PutNote::of_row(&row, self.store.seqno().ok().flatten())
         };

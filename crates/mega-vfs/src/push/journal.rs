@@ -26,6 +26,9 @@ pub(crate) struct PutNote {
     pub(crate) token: String,
     pub(crate) parent: NodeHandle,
     pub(crate) over: Option<NodeHandle>,
+    /// The file it takes the place of without making it a version: it goes once this one is placed.
+    #[serde(default)]
+    pub(crate) dooms: Option<NodeHandle>,
     pub(crate) is_folder: bool,
     /// What the row asked for when this was frozen.
     pub(crate) place_parent: Option<i64>,
@@ -67,6 +70,7 @@ impl PutNote {
             token: String::new(),
             parent: NodeHandle::from_u48(0),
             over: None,
+            dooms: None,
             is_folder: false,
             place_parent: row.place.as_ref().map(|place| place.parent.to_i64()),
             place_name: row.place.as_ref().map(|place| place.name.clone()),
@@ -87,6 +91,13 @@ impl PutNote {
             parent: Subject::from_i64(self.place_parent?),
             name: self.place_name.clone()?,
         })
+    }
+}
+
+impl PutNote {
+    /// The file whose place it takes, one way or the other.
+    pub(crate) fn replaced(&self) -> Option<NodeHandle> {
+        self.over.or(self.dooms)
     }
 }
 

@@ -16,6 +16,7 @@ use super::{Finished, Pusher, upload};
 use crate::changes::Queue;
 use crate::shared::Shared;
 use crate::state::State;
+use crate::types::Versions;
 
 /// Most commands in one request.
 const BATCH: usize = 300;
@@ -169,6 +170,9 @@ impl Shared {
                 Err(errno) => tracing::error!(%errno, "a copy could not be journalled"),
             }
         }
+        if now >= pusher.doomed_at {
+            self.plan_doomed(&mut steps);
+        }
         // In slices, so that a long queue does not hold up those who look names up.
         while steps.len() < BATCH {
             let mut state = self.lock();
@@ -190,6 +194,28 @@ impl Shared {
             }
         }
         steps
+    }
+
+    /// What has been replaced goes, once nothing shows its content any more.
+    fn plan_doomed(&self, steps: &mut Vec<Step>) {
+        let mut state = self.lock();
+        let target = if self.config.hard_delete {
+            None
+        } else {
+            state.roots.rubbish
+        };
+        let room = BATCH.saturating_sub(steps.len());
+        let ready: Vec<NodeHandle> = state
+            .changes
+            .doomed()
+            .filter(|handle| !state.changes.is_in_flight(Subject::Node(*handle)))
+            .filter(|handle| !state.changes.is_base(*handle))
+            .take(room)
+            .collect();
+        for handle in ready {
+            state.changes.set_in_flight(Subject::Node(handle), true);
+            steps.push(Step::Remove { handle, target });
+        }
     }
 
     /// The next step for one row; without one it is stalled.
@@ -371,12 +397,14 @@ impl Shared {
                 return Err(rustix::io::Errno::IO);
             }
         };
+        let (over, dooms) = self.config.versions.split(over);
         let note = PutNote {
             key: b64::encode(&master.wrap_node_key(&key)),
             attrs: b64::encode(&attrs),
             token: finished.uploaded.token.as_str().to_owned(),
             parent,
             over,
+            dooms,
             generation: finished.generation,
             layers: finished.layers,
             ..PutNote::of_row(&row, self.store.seqno().ok().flatten())
@@ -440,6 +468,19 @@ fn drop_removed_local(shared: &Shared, state: &mut State, row: &ChangeRow) {
         && let Some(content) = &row.content
     {
         crate::ops::drop_staging(&shared.store, &content.layers);
+    }
+}
+
+impl Versions {
+    /// The node to put over, and the one to remove afterwards, when `replaced` is replaced.
+    pub(super) fn split(
+        self,
+        replaced: Option<NodeHandle>,
+    ) -> (Option<NodeHandle>, Option<NodeHandle>) {
+        match self {
+            Self::Keep => (replaced, None),
+            Self::Replace => (None, replaced),
+        }
     }
 }
 

@@ -75,7 +75,7 @@ impl State {
                 earlier(due);
             }
         }
-        if self.changes.has_stalled() {
+        if self.changes.has_stalled() || self.changes.doomed().next().is_some() {
             earlier(now.saturating_add(STALL_MS));
         }
         next

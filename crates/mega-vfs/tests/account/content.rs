@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 
 use mega_emulator::{Fixture, pattern};
-use mega_vfs::{OpenMode, SetAttr, Timestamp};
+use mega_vfs::{OpenMode, RenameMode, SetAttr, Timestamp, Versions, VfsConfig};
 
 use crate::support::{EMAIL, World, eager};
 
@@ -196,5 +196,31 @@ async fn links_and_attributes_survive() {
         world.vfs.getxattr(ino, OsStr::new("user.k")).await.unwrap(),
         b"v"
     );
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replaced_content_can_go_to_the_bin() {
+    let config = VfsConfig {
+        versions: Versions::Replace,
+        ..eager()
+    };
+    let world = World::with(config, |emulator| {
+        let list = [Fixture::file("/f", "old", 1), Fixture::file("/g", "old", 1)];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    world.write("f", b"new").await;
+    world.write("tmp", b"newer").await;
+    world.rename("tmp", "g", RenameMode::Replace).await.unwrap();
+    world.settled().await;
+    assert_eq!(world.paths(), ["/f", "/g"]);
+    assert_eq!(world.remote("/f"), b"new");
+    assert_eq!(world.remote("/g"), b"newer");
+    assert_eq!(world.names("").await, ["f", "g"]);
+    let tree = world.emulator.tree(EMAIL).unwrap();
+    assert!(tree.iter().all(|node| node.version_of.is_none()));
+    let bin = tree.iter().filter(|node| node.in_bin && !node.folder);
+    assert_eq!(bin.count(), 2);
     world.finish().await;
 }
