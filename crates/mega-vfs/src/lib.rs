@@ -36,7 +36,7 @@ pub use start::StartError;
 pub use stop::{Left, Status};
 pub use types::{
     Attr, DirEntry, Entry, FileKind, KernelNotifier, Lookup, OpResult, OpenMode, Opened,
-    RenameMode, SetAttr, StatFs, Timestamp, Versions, VfsConfig,
+    RenameMode, SetAttr, StatFs, Timestamp, Versions, VfsConfig, WriteAt,
 };
 
 /// One mounted account.

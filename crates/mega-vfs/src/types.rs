@@ -146,12 +146,19 @@ pub struct OpenMode {
     pub read: bool,
     /// Opened for writing.
     pub write: bool,
-    /// `O_APPEND`.
-    pub append: bool,
     /// `O_TRUNC`.
     pub truncate: bool,
     /// `O_EXCL`.
     pub exclusive: bool,
+}
+
+/// Where the bytes of a write go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteAt {
+    /// At this offset.
+    Offset(u64),
+    /// At the end of the file as it is when the write happens (`O_APPEND`).
+    End,
 }
 
 /// Answer of `open` and `create`.

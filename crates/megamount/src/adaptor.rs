@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 pub(crate) use notifier::Notices;
 
-use convert::{errno, file_attr, open_mode, rename_mode, timestamp};
+use convert::{errno, file_attr, open_mode, rename_mode, timestamp, write_at};
 use drive::{Kind, Op};
 
 /// What is asked of the kernel, each only where it has it. limits.md section 4 has the reasons.
@@ -428,8 +428,8 @@ impl Filesystem for Adaptor {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        write_flags: WriteFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
@@ -443,14 +443,15 @@ impl Filesystem for Adaptor {
         // The data is in fuser's buffer. Writes that need not wait, which is nearly all, are
         // answered without copying it; a write that waits has done nothing yet and is begun anew
         // with a copy that it can keep.
-        let inline = self.vfs.write(ino.0, fh.0, offset, data);
+        let at = write_at(offset, write_flags, flags.0);
+        let inline = self.vfs.write(ino.0, fh.0, at, data);
         if let Some(result) = self.try_now(&op, inline) {
             return answer(result);
         }
         let (vfs, data) = (Arc::clone(&self.vfs), data.to_vec());
         self.run(
             op,
-            async move { vfs.write(ino.0, fh.0, offset, &data).await },
+            async move { vfs.write(ino.0, fh.0, at, &data).await },
             answer,
             drop,
         );

@@ -4,7 +4,7 @@ use rustix::io::Errno;
 
 use crate::Vfs;
 use crate::errno::store_errno;
-use crate::types::{OpResult, Timestamp};
+use crate::types::{OpResult, Timestamp, WriteAt};
 
 const KEEP_SIZE: i32 = 0x01;
 const PUNCH_HOLE: i32 = 0x02;
@@ -13,21 +13,22 @@ const ZERO_RANGE: i32 = 0x10;
 const ZERO_PIECE: usize = 1 << 20;
 
 impl Vfs {
-    /// Writes to an open file; with `O_APPEND` at its end, whatever the offset says.
+    /// Writes to an open file. Whether at its end is said with each write and not by the handle: the
+    /// flag can be set and cleared on an open file, and pages that were changed through a mapping are
+    /// written where they belong.
     ///
     /// # Errors
     /// EBADF, ENOSPC (local disk), EIO (after a failed fsync), EFBIG.
-    pub async fn write(&self, _ino: u64, fh: u64, offset: u64, data: &[u8]) -> OpResult<u32> {
+    pub async fn write(&self, _ino: u64, fh: u64, at: WriteAt, data: &[u8]) -> OpResult<u32> {
         let handle = self.shared.lock().handles.file(fh).ok_or(Errno::BADF)?;
         if !handle.mode.write {
             return Err(Errno::BADF);
         }
         self.shared.check_open()?;
         let mut content = handle.file.lock();
-        let offset = if handle.mode.append {
-            content.size
-        } else {
-            offset
+        let offset = match at {
+            WriteAt::Offset(offset) => offset,
+            WriteAt::End => content.size,
         };
         if offset
             .checked_add(data.len() as u64)

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 
 use mega_emulator::{Fixture, pattern};
-use mega_vfs::{OpenMode, RenameMode, SetAttr, Timestamp, Versions, VfsConfig};
+use mega_vfs::{OpenMode, RenameMode, SetAttr, Timestamp, Versions, VfsConfig, WriteAt};
 
 use crate::support::{EMAIL, World, eager};
 
@@ -71,11 +71,14 @@ async fn appending_keeps_what_was_there() {
     let ino = world.ino("big").await.unwrap();
     let mode = OpenMode {
         write: true,
-        append: true,
         ..OpenMode::default()
     };
     let fh = world.vfs.open(ino, mode).await.unwrap().fh;
-    world.vfs.write(ino, fh, 0, b"tail").await.unwrap();
+    world
+        .vfs
+        .write(ino, fh, WriteAt::End, b"tail")
+        .await
+        .unwrap();
     world.vfs.flush(ino, fh).await.unwrap();
     world.vfs.release(ino, fh).await.unwrap();
     let mut expected = pattern(3, 0, 700_000);
@@ -150,7 +153,11 @@ async fn an_open_file_outlives_its_name() {
     };
     let fh = world.vfs.open(ino, mode).await.unwrap().fh;
     world.unlink("gone").await.unwrap();
-    world.vfs.write(ino, fh, 5, b"!").await.unwrap();
+    world
+        .vfs
+        .write(ino, fh, WriteAt::Offset(5), b"!")
+        .await
+        .unwrap();
     assert_eq!(
         &world.vfs.read(ino, fh, 0, 100).await.unwrap()[..],
         b"still!here"

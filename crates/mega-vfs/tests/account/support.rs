@@ -8,7 +8,7 @@ use mega_api::{Api, ApiConfig, Credentials, Secret};
 use mega_emulator::{AccountSpec, Emulator, EmulatorConfig, PlainNode};
 use mega_store::{LockHolder, StatePaths, Store, StoreOptions};
 use mega_transfer::TransferLimits;
-use mega_vfs::{Lookup, OpenMode, RenameMode, Vfs, VfsConfig};
+use mega_vfs::{Lookup, OpenMode, RenameMode, Vfs, VfsConfig, WriteAt};
 use rustix::io::Errno;
 
 pub(crate) const EMAIL: &str = "user@example.com";
@@ -145,7 +145,7 @@ impl World {
             }
         };
         for (index, piece) in content.chunks(1 << 17).enumerate() {
-            let offset = (index << 17) as u64;
+            let offset = WriteAt::Offset((index << 17) as u64);
             assert_eq!(
                 self.vfs.write(ino, fh, offset, piece).await.unwrap() as usize,
                 piece.len()

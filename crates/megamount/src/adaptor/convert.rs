@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{FileAttr, FileType, INodeNo, RenameFlags, TimeOrNow};
-use mega_vfs::{Attr, FileKind, OpenMode, RenameMode, Timestamp};
+use fuser::{FileAttr, FileType, INodeNo, RenameFlags, TimeOrNow, WriteFlags};
+use mega_vfs::{Attr, FileKind, OpenMode, RenameMode, Timestamp, WriteAt};
 use rustix::fs::OFlags;
 
 /// What `stat` reports as the preferred size of reads.
@@ -111,9 +111,19 @@ pub(super) fn open_mode(flags: i32) -> OpenMode {
     OpenMode {
         read: access == OFlags::RDONLY || access == OFlags::RDWR,
         write: access == OFlags::WRONLY || access == OFlags::RDWR,
-        append: flags.contains(OFlags::APPEND),
         truncate: flags.contains(OFlags::TRUNC),
         exclusive: flags.contains(OFlags::EXCL),
+    }
+}
+
+/// Where a write goes. The flags are those that the open file has now. A page from the kernel's
+/// cache, changed through a mapping, has its place, whatever the file was opened with.
+pub(super) fn write_at(offset: u64, write_flags: WriteFlags, flags: i32) -> WriteAt {
+    let flags = OFlags::from_bits_retain(flags.cast_unsigned());
+    if flags.contains(OFlags::APPEND) && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+        WriteAt::End
+    } else {
+        WriteAt::Offset(offset)
     }
 }
 
@@ -186,11 +196,20 @@ mod tests {
     fn open_flags() {
         let flags = |flags: OFlags| open_mode(flags.bits().cast_signed());
         let mode = flags(OFlags::RDWR | OFlags::APPEND | OFlags::TRUNC);
-        assert!(mode.read && mode.write && mode.append && mode.truncate && !mode.exclusive);
+        assert!(mode.read && mode.write && mode.truncate && !mode.exclusive);
         let mode = flags(OFlags::RDONLY);
         assert!(mode.read && !mode.write);
         let mode = flags(OFlags::WRONLY | OFlags::EXCL);
         assert!(!mode.read && mode.write && mode.exclusive);
+    }
+
+    #[test]
+    fn pages_of_a_mapping_are_never_appended() {
+        let append = OFlags::APPEND.bits().cast_signed();
+        let page = WriteFlags::FUSE_WRITE_CACHE;
+        assert_eq!(write_at(7, WriteFlags::empty(), append), WriteAt::End);
+        assert_eq!(write_at(7, WriteFlags::empty(), 0), WriteAt::Offset(7));
+        assert_eq!(write_at(7, page, append), WriteAt::Offset(7));
     }
 
     #[test]
