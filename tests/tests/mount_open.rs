@@ -90,3 +90,23 @@ fn of_several_exclusive_creations_one_succeeds() {
     assert_eq!(link.unwrap_err().kind(), ErrorKind::AlreadyExists);
     mount.unmount();
 }
+
+#[test]
+fn opening_with_truncation_empties_whatever_the_access() {
+    let world = World::with(&[
+        Fixture::file("/written", "content", 1_600_000_000),
+        Fixture::file("/read", "content", 1_600_000_000),
+    ]);
+    let mount = world.mount();
+    for (name, access) in [("written", OFlags::WRONLY), ("read", OFlags::RDONLY)] {
+        let flags = access | OFlags::TRUNC;
+        let file = rustix::fs::open(mount.path(name), flags, Mode::empty()).unwrap();
+        assert_eq!(rustix::fs::fstat(&file).unwrap().st_size, 0, "{name}");
+        drop(file);
+        assert_eq!(mount.read(name), b"", "{name}");
+    }
+    mount.unmount();
+    for path in ["/written", "/read"] {
+        assert_eq!(world.content(path).unwrap(), b"", "{path}");
+    }
+}

@@ -17,7 +17,8 @@ use crate::types::{FileKind, OpResult, OpenMode, Opened, Timestamp};
 impl Shared {
     /// Registers an open of the file `ino`. The caller holds no lock.
     pub(crate) fn open_handle(&self, ino: u64, mode: OpenMode) -> OpResult<Opened> {
-        let truncates = mode.truncate && mode.write;
+        // Also of a handle that only reads: the kernel has asked for the permission to write.
+        let truncates = mode.truncate;
         self.with_content(ino, |file, content| {
             if truncates {
                 content
@@ -83,7 +84,7 @@ impl Vfs {
     /// # Errors
     /// EROFS, EISDIR, EACCES (no key for its content), ESTALE, ENOSPC.
     pub async fn open(&self, ino: u64, mode: OpenMode) -> OpResult<Opened> {
-        if mode.write {
+        if mode.write || mode.truncate {
             self.shared.check_writable()?;
             self.shared.check_open()?;
         }
