@@ -110,3 +110,28 @@ fn owner_and_permissions_are_as_asked() {
     );
     mount.unmount();
 }
+
+#[test]
+fn access_and_change_times_are_kept_while_the_file_is_known() {
+    let world = World::with(&[Fixture::file("/f", "x", 1_600_000_000)]);
+    let mount = world.mount();
+    mount.sh("touch -a -d @1000 f; touch -m -d @2000.25 f");
+    assert_eq!(mount.sh("stat -c '%X %.2Y' f"), "1000 2000.25\n");
+    let changed = |script: &str| {
+        let before = mount.sh("stat -c %.9Z f");
+        mount.sh(script);
+        let after = mount.sh("stat -c %.9Z f");
+        let seconds = |text: &str| text.trim().parse::<f64>().unwrap();
+        assert!(
+            seconds(&after) > seconds(&before),
+            "{script}: {before}{after}"
+        );
+    };
+    changed("chmod +x f");
+    changed("mv f g; mv g f");
+    changed("setfattr -n user.k -v v f");
+    changed("touch -m -d @3000 f");
+    assert_eq!(mount.sh("stat -c '%X %Y' f"), "1000 3000\n");
+    mount.unmount();
+    assert_eq!(world.node("/f").unwrap().mtime, Some(3000));
+}

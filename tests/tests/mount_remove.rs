@@ -72,3 +72,19 @@ fn a_removed_file_can_be_read_and_written_while_it_is_open() {
     mount.unmount();
     assert_eq!(world.paths(), Vec::<String>::new());
 }
+
+#[test]
+fn what_is_removed_has_no_links_and_still_answers() {
+    let world = sample();
+    let mount = world.mount();
+    mount.sh("exec 3<f; rm f; test $(stat -L -c %h /dev/fd/3) = 0; test $(cat <&3) = x");
+    // A shell in a directory that is gone.
+    mount.sh("cd void; rmdir ../void; test $(stat -c %h .) = 0; test -z \"$(ls 2>/dev/null)\"");
+    assert!(
+        mount
+            .sh_fails("cd d/e; rm -r ../../d; touch x")
+            .contains("No such file")
+    );
+    mount.unmount();
+    assert_eq!(world.paths(), ["/stays"]);
+}

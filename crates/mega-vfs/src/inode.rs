@@ -4,11 +4,17 @@
 //! id with bit 61. Only our own uploads rebind a number to another node; while a number is bound to
 //! something else than its natural subject it is in this table, and the natural subject gets a local
 //! number when it is shown. Clean, unbound inodes cost one lookup count and nothing else.
+//!
+//! Some of what `stat` shows exists on no server: access times, the time of the last change, and
+//! everything about what was removed and is still referred to. It is kept here, for as long as the
+//! kernel knows the inode.
 
 use std::collections::HashMap;
 
 use mega_proto::NodeHandle;
 use mega_store::{LocalId, Subject};
+
+use crate::types::{Attr, Timestamp};
 
 /// The root of the mount.
 pub(crate) const ROOT_INO: u64 = 1;
@@ -22,6 +28,17 @@ pub(crate) struct Inodes {
     by_ino: HashMap<u64, Subject>,
     by_subject: HashMap<Subject, u64>,
     lookups: HashMap<u64, u64>,
+    times: HashMap<u64, Times>,
+    removed: HashMap<u64, Attr>,
+}
+
+/// Times that only this mount knows.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Times {
+    /// As set by an application.
+    pub(crate) atime: Option<Timestamp>,
+    /// When name or attributes were last changed here.
+    pub(crate) ctime: Option<Timestamp>,
 }
 
 fn natural(subject: Subject) -> u64 {
@@ -38,6 +55,8 @@ impl Inodes {
             by_ino: HashMap::new(),
             by_subject: HashMap::new(),
             lookups: HashMap::new(),
+            times: HashMap::new(),
+            removed: HashMap::new(),
         }
     }
 
@@ -107,6 +126,8 @@ impl Inodes {
     pub(crate) fn remember(&mut self, ino: u64, count: u64) {
         if ino != ROOT_INO {
             *self.lookups.entry(ino).or_insert(0) += count;
+            // It is given out under a name again.
+            self.removed.remove(&ino);
         }
     }
 
@@ -118,6 +139,8 @@ impl Inodes {
         *left = left.saturating_sub(count);
         if *left == 0 {
             self.lookups.remove(&ino);
+            self.times.remove(&ino);
+            self.removed.remove(&ino);
             true
         } else {
             false
@@ -127,6 +150,32 @@ impl Inodes {
     /// Whether the kernel knows this inode.
     pub(crate) fn is_known(&self, ino: u64) -> bool {
         ino == ROOT_INO || self.lookups.contains_key(&ino)
+    }
+
+    /// The times that are known of an inode here only.
+    pub(crate) fn times(&self, ino: u64) -> Times {
+        self.times.get(&ino).copied().unwrap_or_default()
+    }
+
+    /// Notes a change of name or attributes, and the access time if one was set.
+    pub(crate) fn changed(&mut self, ino: u64, atime: Option<Timestamp>) {
+        if self.is_known(ino) {
+            let times = self.times.entry(ino).or_default();
+            times.ctime = Some(Timestamp::now());
+            times.atime = atime.or(times.atime);
+        }
+    }
+
+    /// Keeps what `stat` shows of an inode whose name was taken away.
+    pub(crate) fn set_removed(&mut self, ino: u64, attr: Attr) {
+        if self.is_known(ino) {
+            self.removed.insert(ino, attr);
+        }
+    }
+
+    /// What was kept of an inode that has no name any more.
+    pub(crate) fn removed(&self, ino: u64) -> Option<Attr> {
+        self.removed.get(&ino).copied()
     }
 
     /// Ends a special binding, when nothing needs it any more.
@@ -173,6 +222,23 @@ mod tests {
         assert_eq!(inodes.subject(ino), Some(node(3)));
         inodes.unbind(ino);
         assert_eq!(inodes.known_ino(node(3)), Some(3 | NODE_BIT));
+    }
+
+    #[test]
+    fn what_only_we_know_goes_when_the_kernel_forgets() {
+        let mut inodes = Inodes::new(node(9));
+        let atime = Timestamp::from_secs(5);
+        let ino = inodes.ino(node(1), || unreachable!("the natural number is free"));
+        inodes.changed(ino, Some(atime));
+        assert_eq!(inodes.times(ino).atime, None, "nobody knows it");
+        inodes.remember(ino, 2);
+        inodes.changed(ino, Some(atime));
+        inodes.changed(ino, None);
+        assert_eq!(inodes.times(ino).atime, Some(atime));
+        assert!(inodes.times(ino).ctime.is_some());
+        assert!(!inodes.forget(ino, 1));
+        assert!(inodes.forget(ino, 1));
+        assert!(inodes.times(ino).atime.is_none() && inodes.times(ino).ctime.is_none());
     }
 
     #[test]

@@ -368,11 +368,15 @@ impl State {
             size = file.size();
             mtime = file.mtime();
         }
-        let ctime = mtime.max(Timestamp::from_secs(facts.ts));
+        let times = self.inodes.times(ino);
+        let ctime = mtime
+            .max(Timestamp::from_secs(facts.ts))
+            .max(times.ctime.unwrap_or_default());
         Ok(Attr {
             ino,
             size,
             blocks: size.div_ceil(512),
+            atime: times.atime.unwrap_or(mtime),
             mtime,
             ctime,
             kind,
@@ -381,6 +385,20 @@ impl State {
             uid: self.config.uid,
             gid: self.config.gid,
         })
+    }
+
+    /// What `stat` shows of something that was removed and is still open, or somebody's directory.
+    pub(crate) fn removed_attr(&self, ino: u64) -> Option<Attr> {
+        let mut attr = self.inodes.removed(ino)?;
+        if let Some(file) = self.files.get(&ino) {
+            attr.size = file.size();
+            attr.blocks = attr.size.div_ceil(512);
+            attr.mtime = file.mtime();
+        }
+        let times = self.inodes.times(ino);
+        attr.atime = times.atime.unwrap_or(attr.mtime);
+        attr.ctime = attr.mtime.max(times.ctime.unwrap_or_default());
+        Some(attr)
     }
 
     pub(crate) fn entry(&mut self, subject: Subject) -> OpResult<Entry> {
@@ -518,6 +536,13 @@ impl State {
             let mut row = row.clone();
             row.state = ChangeState::Pending { due_ms };
             state.changes.insert(row);
+        }
+    }
+
+    /// Moves the change time of a subject.
+    pub(crate) fn note_change(&mut self, subject: Subject) {
+        if let Some(ino) = self.inodes.known_ino(subject) {
+            self.inodes.changed(ino, None);
         }
     }
 

@@ -81,15 +81,18 @@ pub struct Attr {
     pub size: u64,
     /// 512-byte blocks; always covers `size`, so that copying tools see no holes.
     pub blocks: u64,
+    /// Access time as last set; the modification time when it was not.
+    pub atime: Timestamp,
     /// Modification time.
     pub mtime: Timestamp,
-    /// Change time (the modification time or the server's creation time, whichever is later).
+    /// Change time: the latest of the modification time, the server's creation time and the last
+    /// change made here.
     pub ctime: Timestamp,
     /// Kind.
     pub kind: FileKind,
     /// Permission bits.
     pub perm: u16,
-    /// Link count: 1, or 2 for directories.
+    /// Link count: 0 once the name is gone, else 1, or 2 for directories.
     pub nlink: u32,
     /// Owner.
     pub uid: u32,
@@ -129,7 +132,7 @@ pub struct SetAttr {
     pub uid: Option<u32>,
     /// New group; only the present one is accepted.
     pub gid: Option<u32>,
-    /// Accepted and ignored: access times are not kept.
+    /// New access time; shown until the kernel forgets the inode, never sent to the server.
     pub atime: Option<Timestamp>,
     /// New modification time.
     pub mtime: Option<Timestamp>,

@@ -1,4 +1,5 @@
-//! setattr: truncate, utimens, chmod, chown.
+//! setattr: truncate, utimens, chmod, chown. Access and change times are kept as long as the kernel
+//! knows the inode, and never sent.
 
 use mega_proto::NodeKind;
 use mega_store::ChangeState;
@@ -8,11 +9,12 @@ use serde_json::Value;
 use crate::Vfs;
 use crate::changes::{MTIME, set_attribute};
 use crate::errno::store_errno;
+use crate::state::State;
 use crate::types::{Attr, FileKind, OpResult, SetAttr, Timestamp};
 
 impl Vfs {
     /// Changes attributes. Of the mode only the owner's execute bit is kept; the rest is accepted
-    /// without effect. Access times are accepted and not kept.
+    /// without effect.
     ///
     /// # Errors
     /// EPERM for another owner, EROFS, EISDIR, ENOSPC, ESTALE.
@@ -28,6 +30,10 @@ impl Vfs {
             self.truncate(ino, size)?;
         }
         let mut state = self.shared.lock();
+        state.inodes.changed(ino, wanted.atime);
+        if let Some(attr) = state.removed_attr(ino) {
+            return Ok(Self::set_removed_attr(&state, attr, wanted));
+        }
         let subject = state.subject(ino)?;
         let attr = state.attr(subject)?;
         let wants_exec = wanted
@@ -76,6 +82,15 @@ impl Vfs {
         drop(state);
         self.shared.wake.notify_one();
         Ok(attr)
+    }
+
+    /// Of what has no name any more only the times of an open file can change.
+    fn set_removed_attr(state: &State, mut attr: Attr, wanted: SetAttr) -> Attr {
+        if let (Some(mtime), Some(file)) = (wanted.mtime, state.files.get(&attr.ino)) {
+            file.set_mtime(mtime);
+            attr.mtime = mtime;
+        }
+        attr
     }
 
     fn truncate(&self, ino: u64, size: u64) -> OpResult<()> {

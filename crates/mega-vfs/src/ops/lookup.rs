@@ -53,6 +53,10 @@ impl Vfs {
     /// ESTALE when its node is gone.
     pub async fn getattr(&self, ino: u64) -> OpResult<Entry> {
         let mut state = self.shared.lock();
+        if let Some(attr) = state.removed_attr(ino) {
+            let ttl = self.shared.config.attr_ttl;
+            return Ok(Entry { attr, ttl });
+        }
         let subject = state.subject(ino)?;
         state.entry(subject)
     }

@@ -13,7 +13,7 @@ use crate::Vfs;
 use crate::file::FileNode;
 use crate::shared::Shared;
 use crate::state::{Found, State};
-use crate::types::OpResult;
+use crate::types::{Attr, OpResult};
 
 impl Shared {
     /// Takes a name away. Returns the file whose content must be told, once the state lock is free.
@@ -27,6 +27,7 @@ impl Shared {
         let ino = state.ino(subject)?;
         let open = state.files.get(&ino).cloned();
         let kind = state.kind_of(subject)?;
+        let attr = state.attr_with(subject, found.facts)?;
         let vanishes = matches!(subject, Subject::Local(_)) && !state.changes.is_in_flight(subject);
         if vanishes && open.is_none() {
             let row = state.changes.get(subject).cloned();
@@ -44,6 +45,9 @@ impl Shared {
         }
         state.take_out(directory, subject);
         state.touch_dir(directory);
+        // Whoever has it open, or is in it, can still ask about it.
+        state.inodes.changed(ino, None);
+        state.inodes.set_removed(ino, Attr { nlink: 0, ..attr });
         Ok(open)
     }
 

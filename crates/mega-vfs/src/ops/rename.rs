@@ -169,6 +169,7 @@ impl Vfs {
         state.take_out(from, moved.subject);
         State::show(&mut state, to, moved.subject)?;
         state.touch_dir(from);
+        state.note_change(moved.subject);
         drop(state);
         self.shared.mark_unlinked(file);
         self.shared.wake.notify_one();
@@ -198,6 +199,8 @@ impl Vfs {
         state.take_out(to, second.subject);
         State::show(state, to, first.subject)?;
         State::show(state, from, second.subject)?;
+        state.note_change(first.subject);
+        state.note_change(second.subject);
         self.shared.wake.notify_one();
         Ok(())
     }

@@ -163,6 +163,7 @@ impl Vfs {
             };
         }
         state.commit(vec![row], &[])?;
+        state.note_change(subject);
         drop(state);
         self.shared.wake.notify_one();
         Ok(())

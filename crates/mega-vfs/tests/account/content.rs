@@ -170,6 +170,92 @@ async fn an_open_file_outlives_its_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_removed_can_still_be_asked_about() {
+    for hard_delete in [false, true] {
+        let config = VfsConfig {
+            hard_delete,
+            ..eager()
+        };
+        let world = World::with(config, |emulator| {
+            emulator
+                .populate(EMAIL, &[Fixture::pattern("/file", 300_000, 5)])
+                .unwrap();
+            emulator
+                .populate(EMAIL, &[Fixture::folder("/folder")])
+                .unwrap();
+        })
+        .await;
+        world.mkdir("made here").await;
+        let folders = [
+            world.ino("folder").await.unwrap(),
+            world.ino("made here").await.unwrap(),
+        ];
+        let ino = world.ino("file").await.unwrap();
+        let mode = OpenMode {
+            read: true,
+            write: true,
+            ..OpenMode::default()
+        };
+        let fh = world.vfs.open(ino, mode).await.unwrap().fh;
+        world.unlink("file").await.unwrap();
+        world.rmdir("folder").await.unwrap();
+        world.rmdir("made here").await.unwrap();
+        if !hard_delete {
+            // With hard deletion the file stays until it is closed.
+            world.settled().await;
+        }
+        for folder in folders {
+            let attr = world.vfs.getattr(folder).await.unwrap().attr;
+            assert_eq!((attr.ino, attr.nlink), (folder, 0));
+            world.vfs.forget(folder, 1);
+        }
+        let at = WriteAt::Offset(300_000);
+        world.vfs.write(ino, fh, at, b"more").await.unwrap();
+        let wanted = SetAttr {
+            mtime: Some(Timestamp::from_secs(7)),
+            ..SetAttr::default()
+        };
+        world.vfs.setattr(ino, wanted).await.unwrap();
+        let attr = world.vfs.getattr(ino).await.unwrap().attr;
+        assert_eq!((attr.ino, attr.nlink, attr.size), (ino, 0, 300_004));
+        assert_eq!(attr.mtime, Timestamp::from_secs(7));
+        let bytes = world.vfs.read(ino, fh, 0, 300_000).await.unwrap();
+        assert!(bytes[..] == pattern(5, 0, 300_000));
+        world.vfs.release(ino, fh).await.unwrap();
+        world.vfs.forget(ino, 1);
+        world.settled().await;
+        assert_eq!(world.paths(), Vec::<String>::new());
+        world.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_that_only_we_know_last_until_the_kernel_forgets() {
+    let world = World::new().await;
+    world.write("f", b"x").await;
+    world.settled().await;
+    let ino = world.ino("f").await.unwrap();
+    let before = world.vfs.getattr(ino).await.unwrap().attr;
+    let wanted = SetAttr {
+        atime: Some(Timestamp::from_secs(1_000)),
+        mtime: Some(Timestamp::from_secs(2_000)),
+        ..SetAttr::default()
+    };
+    let attr = world.vfs.setattr(ino, wanted).await.unwrap();
+    assert_eq!(attr.atime, Timestamp::from_secs(1_000));
+    assert_eq!(attr.mtime, Timestamp::from_secs(2_000));
+    assert!(attr.ctime > before.ctime, "{attr:?} after {before:?}");
+    world.settled().await;
+    let pushed = world.vfs.getattr(ino).await.unwrap().attr;
+    assert_eq!((pushed.atime, pushed.mtime), (attr.atime, attr.mtime));
+    world.rename("f", "g", RenameMode::Replace).await.unwrap();
+    let renamed = world.vfs.getattr(ino).await.unwrap().attr;
+    assert!(renamed.ctime > attr.ctime);
+    assert_eq!(world.nodes()[0].mtime, Some(2_000));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn writing_while_uploading_ends_with_the_last_bytes() {
     let world = World::new().await;
     for round in 0..10_u8 {

@@ -27,14 +27,12 @@ pub(super) fn file_type(kind: FileKind) -> FileType {
 
 /// Attributes as the kernel takes them.
 pub(super) fn file_attr(attr: &Attr) -> FileAttr {
-    let mtime = system_time(attr.mtime);
     FileAttr {
         ino: INodeNo(attr.ino),
         size: attr.size,
         blocks: attr.blocks,
-        // Access times are not kept.
-        atime: mtime,
-        mtime,
+        atime: system_time(attr.atime),
+        mtime: system_time(attr.mtime),
         ctime: system_time(attr.ctime),
         crtime: UNIX_EPOCH,
         kind: file_type(attr.kind),
