@@ -135,3 +135,15 @@ fn access_and_change_times_are_kept_while_the_file_is_known() {
     mount.unmount();
     assert_eq!(world.node("/f").unwrap().mtime, Some(3000));
 }
+
+#[test]
+fn a_directory_counts_the_links_of_those_in_it() {
+    let world = World::new();
+    let mount = world.mount();
+    mount.sh("mkdir -p d/one d/two; touch d/file");
+    assert_eq!(
+        mount.sh("stat -c %h d; rmdir d/one; stat -c %h d"),
+        "4\n3\n"
+    );
+    mount.unmount();
+}

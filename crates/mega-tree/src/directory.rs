@@ -19,7 +19,7 @@ use std::sync::Arc;
 use mega_proto::NodeHandle;
 use mega_store::Subject;
 
-use crate::node::Facts;
+use crate::node::{Facts, Shape};
 use crate::spelling::{StoredName, spell, suffixed};
 
 /// Cookies below this are `.` and `..`.
@@ -70,6 +70,8 @@ pub struct Directory {
     entries: BTreeMap<u64, Entry>,
     by_name: HashMap<Arc<str>, u64>,
     by_subject: HashMap<Subject, u64>,
+    /// How many entries are directories.
+    folders: usize,
     next_cookie: u64,
     /// Where counting on starts for a spelling, so that thousands of equal names stay linear.
     counters: HashMap<Arc<str>, u32>,
@@ -122,6 +124,7 @@ impl Directory {
     fn place(&mut self, cookie: u64, child: Child, spelling: Arc<str>) {
         self.by_name.insert(Arc::clone(&spelling), cookie);
         self.by_subject.insert(child.subject, cookie);
+        self.folders += usize::from(child.facts.shape == Shape::Directory);
         self.entries.insert(
             cookie,
             Entry {
@@ -181,6 +184,7 @@ impl Directory {
         let cookie = self.by_subject.remove(&subject)?;
         let entry = self.entries.remove(&cookie)?;
         self.by_name.remove(&entry.spelling);
+        self.folders -= usize::from(entry.facts.shape == Shape::Directory);
         if let Some(number) = entry.suffix {
             // A freed number is found again by counting from there.
             let plain: Arc<str> = spell(&entry.stored, subject).into();
@@ -199,8 +203,8 @@ impl Directory {
         self.by_subject.insert(new, cookie);
         if let Some(entry) = self.entries.get_mut(&cookie) {
             entry.subject = new;
-            entry.facts = facts;
         }
+        self.set_facts(new, facts);
         true
     }
 
@@ -211,6 +215,8 @@ impl Directory {
             .get(&subject)
             .and_then(|c| self.entries.get_mut(c))
         {
+            self.folders -= usize::from(entry.facts.shape == Shape::Directory);
+            self.folders += usize::from(facts.shape == Shape::Directory);
             entry.facts = facts;
         }
     }
@@ -242,6 +248,12 @@ impl Directory {
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Number of entries that are directories.
+    #[must_use]
+    pub fn folders(&self) -> usize {
+        self.folders
     }
 
     /// Whether nothing is in it.

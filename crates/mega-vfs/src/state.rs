@@ -381,10 +381,28 @@ impl State {
             ctime,
             kind,
             perm,
-            nlink: if kind == FileKind::Directory { 2 } else { 1 },
+            nlink: if kind == FileKind::Directory {
+                self.directory_links(subject)
+            } else {
+                1
+            },
             uid: self.config.uid,
             gid: self.config.gid,
         })
+    }
+
+    /// Link count of a directory. It is not loaded for this: a listing would load all its folders.
+    fn directory_links(&self, subject: Subject) -> u32 {
+        let folders = match (self.dirs.peek(&subject), subject) {
+            (Some(directory), _) => directory.folders(),
+            (None, Subject::Local(_)) => self
+                .changes
+                .placed_in(subject)
+                .filter(|row| row.kind == NodeKind::Folder && !row.removed)
+                .count(),
+            (None, Subject::Node(_)) => return 1,
+        };
+        u32::try_from(folders).map_or(u32::MAX, |folders| folders.saturating_add(2))
     }
 
     /// What `stat` shows of something that was removed and is still open, or somebody's directory.

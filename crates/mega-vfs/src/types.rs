@@ -92,7 +92,8 @@ pub struct Attr {
     pub kind: FileKind,
     /// Permission bits.
     pub perm: u16,
-    /// Link count: 0 once the name is gone, else 1, or 2 for directories.
+    /// Link count: 0 once the name is gone. A directory has 2 and one for each directory in it, or,
+    /// where nobody has counted them, 1, which tools take for "not known".
     pub nlink: u32,
     /// Owner.
     pub uid: u32,
