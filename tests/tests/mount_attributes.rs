@@ -112,6 +112,30 @@ fn owner_and_permissions_are_as_asked() {
 }
 
 #[test]
+fn extended_attributes_have_a_limit_per_file() {
+    let world = World::new();
+    let mount = world.mount();
+    mount.sh("echo x >f; setfattr -n user.small -v kept f");
+    // base64 of the value, its name and the other attribute make 16 KiB.
+    let set = |length: usize| format!("setfattr -n user.large -v {} f", "b".repeat(length));
+    mount.sh(&set(11_900));
+    assert!(mount.sh_fails(&set(12_300)).contains("No space left"));
+    assert!(
+        mount
+            .sh_fails("setfattr -n trusted.x -v 1 f")
+            .contains("not supported")
+    );
+    mount.unmount();
+    let mount = world.mount();
+    assert_eq!(
+        mount.sh("getfattr --only-values -n user.large f").len(),
+        11_900
+    );
+    assert_eq!(mount.sh("getfattr --only-values -n user.small f"), "kept");
+    mount.unmount();
+}
+
+#[test]
 fn access_and_change_times_are_kept_while_the_file_is_known() {
     let world = World::with(&[Fixture::file("/f", "x", 1_600_000_000)]);
     let mount = world.mount();

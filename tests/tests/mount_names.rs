@@ -205,3 +205,31 @@ fn a_duplicate_that_appears_later_changes_no_spelling() {
     assert_eq!(mount.read("f (1)"), b"later");
     mount.unmount();
 }
+
+#[test]
+fn a_name_has_up_to_255_bytes() {
+    let world = World::new();
+    let mount = world.mount();
+    let longest = ["n".repeat(255), "\u{e9}".repeat(127)];
+    for name in &longest {
+        mount.write(name, name);
+        assert_eq!(mount.read(name), name.as_bytes());
+    }
+    let longer = "x".repeat(256);
+    for script in [
+        format!("touch {longer}"),
+        format!("mkdir {longer}"),
+        format!("ln -s target {longer}"),
+        format!("mv {} {longer}", longest[0]),
+        format!("mv {longer} short"),
+        format!("rm {longer}"),
+        format!("cat {longer}"),
+    ] {
+        let text = mount.sh_fails(&script);
+        assert!(text.contains("File name too long"), "{script}: {text}");
+    }
+    mount.unmount();
+    let mount = world.mount();
+    assert_eq!(mount.names(""), longest);
+    mount.unmount();
+}

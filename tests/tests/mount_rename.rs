@@ -147,3 +147,37 @@ fn the_name_always_has_a_file_on_the_server() {
     mount.unmount();
     assert_eq!(world.paths(), ["/doc"]);
 }
+
+#[test]
+fn renaming_can_refuse_to_replace_and_can_exchange() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+
+    let world = World::with(&[
+        Fixture::file("/one", "1", 1_600_000_000),
+        Fixture::file("/two", "2", 1_600_000_000),
+        Fixture::file("/d/f", "f", 1_600_000_000),
+    ]);
+    let before = ["/one", "/two", "/d"].map(|path| world.node(path).unwrap().handle);
+    let mount = world.mount();
+    let rename = |from: &str, to: &str, flags| {
+        renameat_with(CWD, mount.path(from), CWD, mount.path(to), flags)
+    };
+    let (noreplace, exchange) = (RenameFlags::NOREPLACE, RenameFlags::EXCHANGE);
+    assert_eq!(rename("one", "two", noreplace), Err(Errno::EXIST));
+    assert_eq!(rename("one", "missing", exchange), Err(Errno::NOENT));
+    assert_eq!(rename("d", "d/f", exchange), Err(Errno::INVAL));
+    assert_eq!(
+        rename("one", "two", RenameFlags::WHITEOUT),
+        Err(Errno::INVAL)
+    );
+    rename("one", "three", noreplace).unwrap();
+    rename("three", "two", exchange).unwrap();
+    // A file and a folder.
+    rename("two", "d", exchange).unwrap();
+    assert_eq!(mount.sh("cat d three two/f"), "12f");
+    mount.unmount();
+    assert_eq!(world.paths(), ["/d", "/three", "/two/", "/two/f"]);
+    let after = ["/d", "/three", "/two"].map(|path| world.node(path).unwrap().handle);
+    assert_eq!(before, after, "moved, not copied");
+}

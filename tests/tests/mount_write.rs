@@ -162,7 +162,12 @@ fn folders_are_made() {
 fn what_mega_does_not_have_is_refused() {
     let world = World::with(&[Fixture::file("/f", "x", 1_600_000_000)]);
     let mount = world.mount();
-    for script in ["ln f g", "mkfifo p", "chown 12345 f"] {
+    let socket = "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"s\")'";
+    let devices = ["mknod c c 1 3", "mknod b b 7 0"];
+    for script in ["ln f g", "mkfifo p", "chown 12345 f", socket]
+        .into_iter()
+        .chain(devices)
+    {
         let text = mount.sh_fails(script);
         assert!(text.contains("Operation not permitted"), "{script}: {text}");
     }
@@ -185,4 +190,37 @@ fn fsync_and_locks_work() {
     mount.sh("flock -n f true");
     mount.unmount();
     assert_eq!(world.content("/f").unwrap(), vec![0; 3000]);
+}
+
+#[test]
+fn holes_are_punched_and_lengths_are_set() {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
+
+    let world = World::with(&[Fixture::pattern("/f", 3_000_000, 8)]);
+    let mount = world.mount();
+    let mut expected = pattern(8, 0, 3_000_000);
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(mount.path("f"))
+        .unwrap();
+    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fallocate(&file, punch, 1_000_001, 500_000).unwrap();
+    expected[1_000_001..1_500_001].fill(0);
+    // Over the end, and beyond it: the length stays.
+    fallocate(&file, punch, 2_999_000, 50_000).unwrap();
+    fallocate(&file, punch, 4_000_000, 1000).unwrap();
+    expected[2_999_000..].fill(0);
+    fallocate(&file, FallocateFlags::KEEP_SIZE, 0, 5_000_000).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), 3_000_000);
+    fallocate(&file, FallocateFlags::empty(), 0, 3_000_100).unwrap();
+    expected.resize(3_000_100, 0);
+    fallocate(&file, FallocateFlags::ZERO_RANGE, 10, 10).unwrap();
+    expected[10..20].fill(0);
+    let collapsed = fallocate(&file, FallocateFlags::COLLAPSE_RANGE, 0, 4096);
+    assert_eq!(collapsed, Err(Errno::OPNOTSUPP));
+    drop(file);
+    assert!(mount.read("f") == expected);
+    mount.unmount();
+    assert!(world.content("/f").unwrap() == expected);
 }
