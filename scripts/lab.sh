@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What scripts/acceptance and scripts/bench share: release programs, the other clients, a directory
-# below which everything happens, and its end. Sourced after lib.sh.
+# What scripts/acceptance, scripts/bench and scripts/conformance share: release programs, the other
+# clients, a directory below which everything happens, and its end. Sourced after lib.sh.
 
 LAB_DIR=
 # yes: leave the directory, for a look at the logs.
@@ -35,6 +35,11 @@ open_lab() {
     fi
     "$REPO/scripts/install-peers"
     printf 'built and installed in %d s\n' $((SECONDS - started))
+    make_lab_directory "$1"
+}
+
+# make_lab_directory NAME: the directory, and its end.
+make_lab_directory() {
     LAB_DIR=$(mktemp -d "${TMPDIR:-/tmp}/megamount-$1.XXXXXX")
     trap close_lab EXIT
     trap 'exit 130' INT

@@ -142,9 +142,18 @@ install_cargo_deny() {
             return 0
         fi
     done
-    CARGO_PROFILE_DEV_DEBUG=false cargo install cargo-deny --version "=$CARGO_DENY_VERSION" --locked --debug --quiet --force \
+    install_tool cargo-deny "$CARGO_DENY_VERSION"
+}
+
+# install_tool CRATE VERSION: a program from crates.io, unoptimised, into target/tools/bin.
+install_tool() {
+    local crate=$1 version=$2
+    if [ "$("$TOOLS_DIR/bin/$crate" --version 2>/dev/null)" = "$crate $version" ]; then
+        return 0
+    fi
+    CARGO_PROFILE_DEV_DEBUG=false cargo install "$crate" --version "=$version" --locked --debug --quiet --force \
         --root "$TOOLS_DIR" --target-dir "$TOOLS_DIR/build" || return
-    # 700 MB that nothing needs again.
+    # Up to 700 MB that nothing needs again.
     rm -rf "$TOOLS_DIR/build"
 }
 

@@ -175,7 +175,7 @@ class Lab:
         self.emulator = None
         self.mounts = []
 
-    def start_emulator(self, in_memory=False):
+    def start_emulator(self, in_memory=False, with_rclone=True):
         self.emulator = Emulator(self.emulator_binary, self.directory / "emulator", in_memory)
         secret = self.directory / "password"
         secret.write_text(PASSWORD + "\n")
@@ -186,6 +186,8 @@ class Lab:
             f'api-url = "{self.emulator.url}"\n'
         )
         config.chmod(0o600)
+        if not with_rclone:
+            return self.emulator
         obscured = subprocess.run(
             [RCLONE, "obscure", PASSWORD], check=True, capture_output=True, text=True
         ).stdout.strip()
