@@ -5,7 +5,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use mega_emulator::{FaultAction, FaultRule, Fixture};
-use megamount_tests::{Mount, World, sh};
+use megamount_tests::{Mount, World};
 
 #[test]
 fn paths_that_cannot_be_mounted_are_refused() {
@@ -77,11 +77,11 @@ fn in_the_background_the_command_returns_when_the_mount_answers() {
         .arg(world.path("mnt"))
         .output()
         .unwrap();
-    let found = sh(
-        &world.path(""),
-        "pgrep -f -- \"^.*/megamount remote: $PWD/mnt\" || true",
-    );
-    let mount = Mount::background(&world, found.trim().parse().unwrap(), &world.path("mnt"));
+    // The lock names its holder: {"pid":4242,"mountpoint":"/mnt/mega"}.
+    let lock = std::fs::read_to_string(world.state().join("lock")).unwrap();
+    let digits = lock.split("\"pid\":").nth(1).unwrap().chars();
+    let pid: String = digits.take_while(char::is_ascii_digit).collect();
+    let mount = Mount::background(&world, pid.parse().unwrap(), &world.path("mnt"));
     assert!(
         output.status.success(),
         "{}",

@@ -224,3 +224,44 @@ fn holes_are_punched_and_lengths_are_set() {
     mount.unmount();
     assert!(world.content("/f").unwrap() == expected);
 }
+
+#[test]
+fn replaced_content_goes_to_the_bin_when_asked() {
+    let world = World::with(&[Fixture::file("/f", "old", 1_600_000_000)]);
+    let mount = world.mount_with("remote:", &["--versions=replace"]);
+    mount.write("f", "new");
+    mount.unmount();
+    assert_eq!(world.paths(), ["/f"]);
+    assert_eq!(world.content("/f").unwrap(), b"new");
+    assert!(world.nodes().iter().all(|node| node.version_of.is_none()));
+    assert_eq!(world.bin(), ["f"]);
+}
+
+#[test]
+fn cp_inside_the_mount_moves_no_bytes() {
+    let big = Fixture::File {
+        path: "/d/big".into(),
+        content: mega_emulator::FixtureContent::Pattern {
+            size: 20_000_000,
+            seed: 5,
+        },
+        mtime: Some(1_600_000_000),
+    };
+    let world = World::with(&[big, Fixture::file("/d/small", "x", 1_600_000_000)]);
+    let mount = world.mount();
+    mount.sh("cp d/big copy; cp -r d e; cp -a d f");
+    mount.unmount();
+    let counters = world.emulator.counters();
+    assert_eq!((counters.bytes_up, counters.bytes_down), (0, 0));
+    let mut expected = vec!["/copy".to_owned()];
+    for folder in ["d", "e", "f"] {
+        expected.push(format!("/{folder}/"));
+        expected.push(format!("/{folder}/big"));
+        expected.push(format!("/{folder}/small"));
+    }
+    assert_eq!(world.paths(), expected);
+    for path in ["/copy", "/e/big", "/f/big"] {
+        assert!(world.content(path).unwrap() == mega_emulator::pattern(5, 0, 20_000_000));
+    }
+    assert_eq!(world.node("/f/big").unwrap().mtime, Some(1_600_000_000));
+}

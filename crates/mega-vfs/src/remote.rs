@@ -19,7 +19,7 @@ use mega_tree::{Child, StoredName};
 
 use crate::errno::store_errno;
 use crate::shared::Shared;
-use crate::state::{Invalidation, State};
+use crate::state::{Invalidation, META_QUOTA, Quota, State};
 use crate::types::OpResult;
 
 /// Own changes that were applied from their reply and whose packets are still to come.
@@ -203,10 +203,16 @@ impl Shared {
     pub(crate) async fn refresh_quota(&self) {
         match self.api.quota().await {
             Ok(quota) => {
-                self.lock().quota = Some(crate::state::Quota {
+                let quota = Quota {
                     total: quota.total.unwrap_or(0),
                     used: quota.used,
-                });
+                };
+                let text = quota.to_text();
+                // The next start shows it before the server has been asked.
+                if let Err(error) = self.store.write(|tx| tx.meta_set(META_QUOTA, &text)) {
+                    tracing::debug!(%error, "quota not kept");
+                }
+                self.lock().quota = Some(quota);
             }
             Err(error) => tracing::debug!(%error, "quota not known"),
         }

@@ -19,7 +19,7 @@ use crate::changes::Changes;
 use crate::inode::Inodes;
 use crate::remote::OwnPackets;
 use crate::shared::Shared;
-use crate::state::State;
+use crate::state::{META_QUOTA, Quota, State};
 use crate::types::VfsConfig;
 
 /// Why a mount could not be brought up.
@@ -57,7 +57,8 @@ impl Vfs {
         config: VfsConfig,
         limits: TransferLimits,
     ) -> Result<Arc<Self>, StartError> {
-        if store.roots()?.is_none() || store.seqno()?.is_none() {
+        let is_first = store.roots()?.is_none() || store.seqno()?.is_none();
+        if is_first {
             crate::tree_load::load(&store, &api).await?;
         }
         let roots = store.roots()?.ok_or(StartError::NoRoot)?;
@@ -94,7 +95,7 @@ impl Vfs {
             recreated: std::collections::HashMap::new(),
             own: OwnPackets::new(api.client_id().to_owned()),
             put_over: std::collections::HashMap::new(),
-            quota: None,
+            quota: store.meta(META_QUOTA)?.and_then(|text| Quota::parse(&text)),
         };
         let root = find_root(&mut state, &config.sub_path)?;
         state.root = root;
@@ -116,6 +117,10 @@ impl Vfs {
             stop: CancellationToken::new(),
             is_closing: AtomicBool::new(false),
         });
+        if shared.lock().quota.is_none() && is_first {
+            // The server has just been asked for everything else.
+            shared.refresh_quota().await;
+        }
         let mut tasks = Vec::new();
         tasks.push(tokio::spawn(Arc::clone(&shared).follow_events()));
         if !shared.config.read_only {

@@ -38,6 +38,23 @@ pub(crate) struct Quota {
     pub(crate) used: u64,
 }
 
+/// Where the quota is kept between two runs, as [`Quota::to_text`].
+pub(crate) const META_QUOTA: &str = "vfs.quota";
+
+impl Quota {
+    pub(crate) fn to_text(self) -> String {
+        format!("{} {}", self.used, self.total)
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (used, total) = text.split_once(' ')?;
+        Some(Self {
+            used: used.parse().ok()?,
+            total: total.parse().ok()?,
+        })
+    }
+}
+
 pub(crate) struct State {
     pub(crate) store: Arc<Store>,
     pub(crate) decryptor: Arc<Decryptor>,

@@ -14,7 +14,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::env_vars as env;
 use crate::quantity::Switch;
 
-pub(crate) use options::{CacheMode, LogFormat, LogLevel, MountOptions, Settings, VerifyMode};
+pub(crate) use options::{
+    CacheMode, LogFormat, LogLevel, MountOptions, Settings, VerifyMode, VersionsMode,
+};
 
 /// Everything that can be typed.
 #[derive(Debug, Parser)]

@@ -52,6 +52,7 @@ option_variables!(
     UMASK,
     UPLOADS,
     VERIFY,
+    VERSIONS,
     WRITE_BACK,
     WRITE_BACK_MAX,
 );

@@ -54,7 +54,7 @@ impl Vfs {
         let (Some(source), Some(target)) = handles else {
             return Err(Errno::BADF);
         };
-        if !source.mode.read || !target.mode.write || target.mode.append {
+        if !source.mode.read || !target.mode.write {
             return Err(Errno::BADF);
         }
         let is_same = source.file.ino == target.file.ino;

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::time::Duration;
 
 use mega_emulator::{FaultAction, FaultRule, Fixture, FixtureContent, pattern};
-use mega_vfs::{CopyRange, OpenMode, VfsConfig};
+use mega_vfs::{CopyRange, OpenMode, VfsConfig, WriteAt};
 use rustix::io::Errno;
 
 use crate::support::{EMAIL, ROOT, World, eager};
@@ -39,7 +39,6 @@ fn slow() -> VfsConfig {
 const READ: OpenMode = OpenMode {
     read: true,
     write: false,
-    append: false,
     truncate: false,
     exclusive: false,
 };
@@ -128,8 +127,9 @@ async fn a_copy_of_a_part_is_uploaded() {
 async fn what_is_written_over_a_copy_is_kept() {
     let world = world_with(eager(), &[source()]).await;
     let (ino, fh) = copy(&world, "source", "longer", u64::MAX, u64::MAX).await;
-    world.vfs.write(ino, fh, SIZE, b"tail").await.unwrap();
-    world.vfs.write(ino, fh, 10, b"head").await.unwrap();
+    let (tail, head) = (WriteAt::Offset(SIZE), WriteAt::Offset(10));
+    world.vfs.write(ino, fh, tail, b"tail").await.unwrap();
+    world.vfs.write(ino, fh, head, b"head").await.unwrap();
     close(&world, (ino, fh)).await;
     world.settled().await;
     let mut expected = pattern(7, 0, SIZE);

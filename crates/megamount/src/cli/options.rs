@@ -134,6 +134,11 @@ layer! {
             num_args = 0..=1, require_equals = true, default_missing_value = "true",
             value_name = "BOOL")]
         hard_delete: Switch,
+        /// What becomes of replaced content: an old version, or it goes where removed files go
+        /// [default: keep]
+        #[arg(long, env = env::VERSIONS, hide_env = true, help_heading = "Writing",
+            value_name = "keep|replace")]
+        versions: VersionsMode,
 
         /// Connections per file that is read or written [default: 6]
         #[arg(long, env = env::STREAMS, hide_env = true, help_heading = "Network",
@@ -202,6 +207,17 @@ pub(crate) enum VerifyMode {
     BeforeRead,
     /// Never.
     Off,
+}
+
+/// What becomes of content that is replaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum VersionsMode {
+    /// It becomes an old version.
+    #[default]
+    Keep,
+    /// It goes to the rubbish bin, or for good with `--hard-delete`.
+    Replace,
 }
 
 /// How much is logged.
@@ -285,6 +301,7 @@ pub(crate) struct Settings {
     pub(crate) drain: Span,
     pub(crate) uploads: u16,
     pub(crate) hard_delete: bool,
+    pub(crate) versions: VersionsMode,
     pub(crate) streams: u16,
     pub(crate) timeout: Span,
     pub(crate) transfer_tls: bool,
@@ -324,6 +341,7 @@ impl MountOptions {
             drain: span(self.drain, 30),
             uploads: self.uploads.unwrap_or(4),
             hard_delete: yes(self.hard_delete),
+            versions: self.versions.unwrap_or_default(),
             streams: self.streams.unwrap_or(6),
             timeout: span(self.timeout, 60),
             transfer_tls: self.transfer_tls.is_none_or(|switch| switch.0),

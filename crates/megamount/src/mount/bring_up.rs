@@ -17,7 +17,7 @@ use url::Url;
 use super::plan::Plan;
 use super::{login, translate};
 use crate::adaptor::{Adaptor, Notices};
-use crate::cli::{CacheMode, VerifyMode};
+use crate::cli::{CacheMode, VerifyMode, VersionsMode};
 use crate::config::RemoteKind;
 use crate::demo;
 use crate::failure::Failure;
@@ -202,6 +202,10 @@ fn vfs_config(plan: &Plan) -> VfsConfig {
         file_perm: settings.file_perms.0 & !umask,
         dir_perm: settings.dir_perms.0 & !umask,
         hard_delete: settings.hard_delete,
+        versions: match settings.versions {
+            VersionsMode::Keep => mega_vfs::Versions::Keep,
+            VersionsMode::Replace => mega_vfs::Versions::Replace,
+        },
         write_back: settings.write_back.0,
         write_back_max: settings.write_back_max.0.max(settings.write_back.0),
         attr_ttl: settings.attr_timeout.0,
