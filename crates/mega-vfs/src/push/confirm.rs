@@ -230,6 +230,26 @@ impl Shared {
             });
             rest.place.get_or_insert_with(|| place.clone());
         }
+        // In the bin, it became no version: what it was to replace goes after it has been placed again.
+        let is_binned = node.parent.is_some() && node.parent == state.roots.rubbish;
+        let left_over = put.note.replaced().filter(|_| is_binned && stray.is_some());
+        let left_over = match left_over {
+            Some(over) if state.is_shown(over)? => Some(ChangeRow {
+                subject: Subject::Node(over),
+                kind: NodeKind::File,
+                place: None,
+                attributes: None,
+                content: None,
+                removed: true,
+                replaces: None,
+                state: ChangeState::Pending { due_ms: now_ms() },
+                since_ms: now_ms(),
+            }),
+            _ => None,
+        };
+        if let (Some(left_over), Some(rest)) = (&left_over, &mut rest) {
+            rest.replaces = left_over.subject.node();
+        }
         let over_row = put
             .note
             .replaced()
@@ -248,13 +268,14 @@ impl Shared {
             Some(over) => state.is_overtaken(over, node.handle)?,
             None => false,
         };
-        let dooms = put.note.dooms.filter(|_| !is_overtaken);
+        let is_in_force = !is_overtaken && !is_binned;
+        let dooms = put.note.dooms.filter(|_| is_in_force);
         self.store
             .write(|tx| {
                 tx.upsert_node(&node)?;
                 tx.set_suffix(node.handle, node.suffix)?;
                 if let Some(over) = put.note.over
-                    && !is_overtaken
+                    && is_in_force
                     && tx.node(over)?.is_some()
                 {
                     tx.set_parent(over, node.handle)?;
@@ -266,8 +287,8 @@ impl Shared {
                 if let Some(over) = over_row {
                     tx.delete_change(Subject::Node(over))?;
                 }
-                if let Some(rest) = &rest {
-                    tx.put_change(rest)?;
+                for row in rest.iter().chain(&left_over) {
+                    tx.put_change(row)?;
                 }
                 tx.retarget_children(old, new)?;
                 tx.delete_attempt(put.attempt)
@@ -286,8 +307,8 @@ impl Shared {
         {
             state.drop_content_of(&gone);
         }
-        if let Some(rest) = rest {
-            state.changes.insert(rest);
+        for row in rest.into_iter().chain(left_over) {
+            state.changes.insert(row);
         }
         for child in retargeted {
             state.changes.insert(child);
@@ -548,10 +569,15 @@ fn remaining(now: &ChangeRow, note: &PutNote, node: &NodeRow) -> Option<ChangeRo
     let mut rest = now.clone();
     rest.subject = Subject::Node(node.handle);
     let asked = note.place();
-    let is_there = asked
-        .as_ref()
-        .is_none_or(|place| place.parent.node() == node.parent || place.parent.node().is_none());
-    if rest.place == asked && is_there {
+    let is_there = match (&rest.place, &asked) {
+        (Some(now), Some(asked)) => {
+            // The folder above a new folder went with it, and may be known by its local id still.
+            let is_in_tree = note.is_folder && now == asked;
+            now.name == asked.name && (now.parent.node() == node.parent || is_in_tree)
+        }
+        _ => false,
+    };
+    if is_there {
         rest.place = None;
     }
     rest.replaces = None;

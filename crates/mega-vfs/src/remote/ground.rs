@@ -2,7 +2,7 @@
 //! overwritten or made by somebody else. Bytes are always kept; a mere name or attribute goes with its
 //! node (the table in docs/SEMANTICS.md).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use mega_proto::{ActionPacket, NodeHandle, NodeKind, Packet};
 use mega_store::{ChangeRow, ChangeState, NodeRow, Place, Subject};
@@ -39,18 +39,20 @@ impl State {
             }
             self.lose_ground(row, before, fate)?;
         }
-        let mut is_folder_gone = false;
+        let mut gone = HashSet::new();
         for now in after.values().flatten() {
-            is_folder_gone |= now.kind != NodeKind::File && self.fate_of(now)? == Fate::Gone;
+            if now.kind != NodeKind::File && self.fate_of(now)? == Fate::Gone {
+                gone.insert(now.handle);
+            }
         }
-        if is_folder_gone {
-            self.reground_below()?;
+        if !gone.is_empty() {
+            self.reground_below(&gone)?;
         }
         self.recreate_folders(delta)
     }
 
-    /// A folder was thrown into the bin: what lies below it is gone too, but no packet names it.
-    fn reground_below(&mut self) -> OpResult<()> {
+    /// Folders were thrown into the bin: what lies below them is gone too, but no packet names it.
+    fn reground_below(&mut self, gone: &HashSet<NodeHandle>) -> OpResult<()> {
         let rows: Vec<ChangeRow> = self
             .changes
             .iter()
@@ -62,7 +64,7 @@ impl State {
                 continue;
             };
             let Some(now) = now? else { continue };
-            if self.fate_of(&now)? != Fate::Gone {
+            if !self.is_below(&now, gone)? {
                 continue;
             }
             // What was only moved out of there is taken out of the bin again.
@@ -94,6 +96,27 @@ impl State {
             self.recreate(handle, delta, 0)?;
         }
         Ok(())
+    }
+
+    /// Whether a node lies below one of these folders, in truth.
+    fn is_below(&self, row: &NodeRow, folders: &HashSet<NodeHandle>) -> OpResult<bool> {
+        let mut at = row.parent;
+        for _ in 0..4096 {
+            let Some(handle) = at else { return Ok(false) };
+            if folders.contains(&handle) {
+                return Ok(true);
+            }
+            at = self.node_row(handle)?.and_then(|row| row.parent);
+        }
+        Ok(false)
+    }
+
+    /// Whether a node is where users see it.
+    pub(crate) fn is_shown(&self, handle: NodeHandle) -> OpResult<bool> {
+        Ok(match self.node_row(handle)? {
+            None => false,
+            Some(row) => self.fate_of(&row)? == Fate::Present,
+        })
     }
 
     fn is_gone(&self, handle: NodeHandle) -> OpResult<bool> {

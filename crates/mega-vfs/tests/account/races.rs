@@ -1,6 +1,9 @@
 //! Somebody else was faster: what we put is not where we meant it, and nothing is lost.
 
+use std::time::Duration;
+
 use mega_emulator::{FaultAction, FaultRule, Fixture, FixtureContent};
+use mega_vfs::{RenameMode, VfsConfig};
 
 use crate::support::{EMAIL, World, eager};
 
@@ -124,18 +127,40 @@ async fn new_content_that_landed_in_the_bin_is_placed_again() {
         .add(FaultRule::once("cmd:p", FaultAction::ToRubbish));
     world.write("d/f", b"content").await;
     world.settled().await;
-    let nodes = world.nodes();
-    let ours: Vec<_> = nodes
-        .iter()
-        .filter(|node| {
-            world
-                .emulator
-                .content(&node.handle)
-                .is_ok_and(|bytes| bytes == b"content")
-        })
-        .collect();
-    assert_eq!(ours.len(), 1, "{nodes:#?}");
-    assert!(ours[0].path.starts_with("/d/f"), "{nodes:#?}");
+    assert_eq!(world.paths(), ["/d", "/d/f"]);
+    assert_eq!(world.remote("/d/f"), b"content");
+    assert_eq!(world.names("d").await, ["f"]);
     assert_eq!(world.read("d/f").await.unwrap(), b"content");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_into_a_new_folder_survives_content_put_beside_it() {
+    let config = VfsConfig {
+        write_back: Duration::from_millis(400),
+        ..eager()
+    };
+    let world = World::with(config, |emulator| {
+        let list = [Fixture::file("/d/f", "old", 1)];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    // The upload is under way when the file is moved into a folder that is not on the server yet.
+    world
+        .emulator
+        .faults()
+        .add(FaultRule::once("ul", FaultAction::Slow { ms: 1_000 }));
+    world.write("d/f", b"content").await;
+    world
+        .until("the upload runs", async |world| {
+            world.emulator.counters().requests("ul") > 0
+        })
+        .await;
+    world.mkdir("new").await;
+    let plain = RenameMode::Replace;
+    world.rename("d/f", "new/f", plain).await.unwrap();
+    world.settled().await;
+    assert_eq!(world.paths(), ["/d", "/new", "/new/f"]);
+    assert_eq!(world.remote("/new/f"), b"content");
     world.finish().await;
 }
