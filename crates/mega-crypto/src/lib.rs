@@ -47,7 +47,7 @@ pub use login::{
     V2Keys, derive_v2, normalise_email, password_key_v1, password_key_v1_utf8, session_user,
     user_hash_v1, verify_tsid,
 };
-pub use mac::{MacVerdict, meta_mac, upload_checksum, verify_meta_mac};
+pub use mac::{MacVerdict, MetaMacFold, meta_mac, upload_checksum, verify_meta_mac};
 pub use obscure::{Secret, obscure, obscure_with_iv, reveal};
 pub use rsa::RsaPrivateKey;
 pub use wrap::{WrapKey, ecb_decrypt, ecb_encrypt, share_handle_auth, verify_share_handle_auth};

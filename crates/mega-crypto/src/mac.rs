@@ -12,6 +12,7 @@ const OLD_SDK_RUN: usize = 64;
 const OLD_SDK_TAIL: usize = 96;
 
 /// The fold of chunk MACs in file order.
+#[derive(Clone)]
 struct Fold {
     aes: Aes128Enc,
     state: Block,
@@ -51,6 +52,58 @@ pub fn meta_mac(key: &ContentKey, macs: &[ChunkMac]) -> MetaMac {
         fold.push(mac.as_bytes());
     }
     fold.result()
+}
+
+/// The meta-MAC of a file whose chunk MACs are taken in file order, some now and some after a restart.
+///
+/// It stands for any number of chunk MACs in 16 bytes, so that the journal of an upload stays small.
+#[derive(Clone)]
+pub struct MetaMacFold {
+    fold: Fold,
+    chunks: u64,
+}
+
+impl MetaMacFold {
+    /// Nothing folded yet.
+    pub fn new(key: &ContentKey) -> Self {
+        Self::from_journal(key, 0, [0; 16])
+    }
+
+    /// The inverse of [`Self::expose_for_journal`] after `chunks` chunks.
+    pub fn from_journal(key: &ContentKey, chunks: u64, state: [u8; 16]) -> Self {
+        let mut fold = Fold::new(key);
+        fold.state = state.into();
+        Self { fold, chunks }
+    }
+
+    /// Takes the MAC of the next chunk.
+    pub fn push(&mut self, mac: &ChunkMac) {
+        self.fold.push(mac.as_bytes());
+        self.chunks += 1;
+    }
+
+    /// How many chunks have been folded.
+    pub const fn chunks(&self) -> u64 {
+        self.chunks
+    }
+
+    /// The meta-MAC of a file that ends here.
+    pub fn finish(&self) -> MetaMac {
+        self.fold.result()
+    }
+
+    /// What was folded so far, for the encrypted local journal and nothing else.
+    pub fn expose_for_journal(&self) -> [u8; 16] {
+        self.fold.state.into()
+    }
+}
+
+impl core::fmt::Debug for MetaMacFold {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("MetaMacFold")
+            .field("chunks", &self.chunks)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the comparison of a file's content with its key says.
@@ -167,4 +220,24 @@ pub fn upload_checksum(cipher: &[u8]) -> [u8; 12] {
         }
     }
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fold_goes_on_after_the_journal() {
+        let key = ContentKey::from_bytes([7; 16]);
+        let macs: Vec<ChunkMac> = (0..9).map(|n| ChunkMac::from_bytes([n; 16])).collect();
+        for split in 0..=macs.len() {
+            let mut fold = MetaMacFold::new(&key);
+            macs[..split].iter().for_each(|mac| fold.push(mac));
+            let (chunks, state) = (fold.chunks(), fold.expose_for_journal());
+            assert_eq!(chunks, split as u64);
+            let mut fold = MetaMacFold::from_journal(&key, chunks, state);
+            macs[split..].iter().for_each(|mac| fold.push(mac));
+            assert_eq!(fold.finish(), meta_mac(&key, &macs));
+        }
+    }
 }
