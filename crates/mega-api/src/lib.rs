@@ -39,5 +39,5 @@ pub use mega_proto::reply::Quota;
 pub use request::Patience;
 pub use retry::{Policy, Retry, policy};
 pub use session::{CredentialSource, NewSessionHook, Session};
-pub use storage::{ChunkAck, CipherStream, StorageError};
+pub use storage::{ChunkAck, ChunkPost, CipherStream, StorageError};
 pub use tree::TreeEnd;

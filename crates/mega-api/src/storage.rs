@@ -141,6 +141,19 @@ pub enum ChunkAck {
     Complete(UploadToken),
 }
 
+/// One piece of an upload.
+#[derive(Debug, Clone)]
+pub struct ChunkPost {
+    /// Where it starts in the file.
+    pub offset: u64,
+    /// The ciphertext; every repetition sends the same bytes.
+    pub body: Bytes,
+    /// The check value of the ciphertext.
+    pub checksum: [u8; 12],
+    /// Bytes that the connection has taken in the present try. What it has taken may still be on its way.
+    pub taken: Arc<AtomicU64>,
+}
+
 /// A download under way.
 struct Incoming {
     response: Response,
@@ -284,14 +297,35 @@ impl Api {
         body: Bytes,
         checksum: [u8; 12],
     ) -> Result<ChunkAck, StorageError> {
+        let post = ChunkPost {
+            offset,
+            body,
+            checksum,
+            taken: Arc::default(),
+        };
+        self.post_watched(url, &post).await
+    }
+
+    /// As [`post_chunk`](Self::post_chunk); `post.taken` tells how far it is. Dropping the future closes
+    /// the connection.
+    ///
+    /// # Errors
+    /// As [`post_chunk`](Self::post_chunk).
+    pub async fn post_watched(
+        &self,
+        url: &str,
+        post: &ChunkPost,
+    ) -> Result<ChunkAck, StorageError> {
         let idle = self.0.config.timeout;
         let url = format!(
-            "{}/{offset}?d={}",
+            "{}/{}?d={}",
             url.trim_end_matches('/'),
-            b64::encode(&checksum)
+            post.offset,
+            b64::encode(&post.checksum)
         );
-        let length = body.len();
-        let moved = Arc::new(AtomicU64::new(0));
+        let length = post.body.len();
+        let moved = &post.taken;
+        moved.store(0, Ordering::Relaxed);
         let request = self
             .0
             .http
@@ -300,7 +334,7 @@ impl Api {
             .header(CONTENT_TYPE, "application/octet-stream")
             // A stream would go out chunked, which storage servers are not known to accept.
             .header(CONTENT_LENGTH, length)
-            .body(watched(body, Arc::clone(&moved)));
+            .body(watched(post.body.clone(), Arc::clone(moved)));
         let mut sending = Box::pin(request.send());
         let response = loop {
             let before = moved.load(Ordering::Relaxed);
@@ -328,7 +362,8 @@ impl Api {
 
 /// A request body that counts what the connection has taken.
 fn watched(body: Bytes, moved: Arc<AtomicU64>) -> Body {
-    if body.is_empty() {
+    if body.len() <= STEP {
+        moved.store(body.len() as u64, Ordering::Relaxed);
         return Body::from(body);
     }
     let steps = (0..body.len()).step_by(STEP).map(move |start| {
