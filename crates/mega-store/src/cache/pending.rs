@@ -15,6 +15,9 @@ use crate::durable;
 use crate::error::{StoreError, is_disk_full};
 use crate::range_set::RangeSet;
 
+/// What is written at once.
+const STEP: usize = 256 << 10;
+
 /// Bytes by offset that will belong to a node that does not exist yet. Counted in the cache's bound
 /// like any other; dropped with its file unless adopted.
 #[derive(Debug)]
@@ -91,7 +94,7 @@ impl PendingBlob {
         };
         let written = self
             .file()
-            .and_then(|file| file.write_all_at(ciphertext, offset));
+            .and_then(|file| write_in_steps(&file, ciphertext, offset));
         if let Err(error) = written {
             if !is_disk_full(&error) {
                 tracing::warn!(%error, "upload is not cached");
@@ -136,6 +139,17 @@ impl PendingBlob {
         }
         Ok(blob)
     }
+}
+
+/// Writes through the page cache in steps. One system call for many MiB takes five times the processor
+/// time of the same bytes in steps (seen on ext4: 1.0 s against 0.19 s for 768 MiB).
+fn write_in_steps(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+    let mut at = offset;
+    for step in bytes.chunks(STEP) {
+        file.write_all_at(step, at)?;
+        at += step.len() as u64;
+    }
+    Ok(())
 }
 
 impl Drop for PendingBlob {
