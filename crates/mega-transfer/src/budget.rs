@@ -15,6 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+mod idle;
+
+pub(crate) use idle::Buffer;
+use idle::Idle;
+
 /// Permits are counted in KiB so that any budget fits the semaphore's 32-bit requests.
 const GRAIN: u64 = 1024;
 
@@ -32,6 +37,7 @@ struct Inner {
     reserve: Part,
     checks: Part,
     in_use: Arc<Usage>,
+    idle: Idle,
 }
 
 #[derive(Debug)]
@@ -82,6 +88,7 @@ impl MemoryBudget {
             reserve: Part::new(total / 4),
             checks: Part::new(total / 8),
             in_use: Arc::default(),
+            idle: Idle::default(),
         }))
     }
 
@@ -146,6 +153,7 @@ impl MemoryBudget {
         let usage = Arc::clone(&self.0.in_use);
         let now = usage.now.fetch_add(bytes, Ordering::Relaxed) + bytes;
         usage.peak.fetch_max(now, Ordering::Relaxed);
+        self.0.idle.shrink(self.0.total.saturating_sub(now));
         BudgetPermit {
             bytes,
             usage,

@@ -20,4 +20,6 @@ pub use download::{Downloads, ReadCursor, RemoteFile, RemoteSource};
 pub use error::TransferError;
 pub use limits::{TransferLimits, Verify};
 pub use mega_api::Retry;
-pub use upload::{SealedSource, UploadProgress, Uploaded, Uploads};
+pub use upload::{
+    Resumable, ResumeRecord, SealedSource, UploadJournal, UploadProgress, Uploaded, Uploads,
+};

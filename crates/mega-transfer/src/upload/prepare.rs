@@ -2,115 +2,154 @@
 //!
 //! Runs on a blocking thread. What the whole upload gathers from its pieces lives in [`Gathered`].
 
-use std::collections::BTreeMap;
+use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use mega_crypto::{
-    ChunkMac, ContentCipher, FingerprintBuilder, MetaMac, UploadKey, chunk_count, meta_mac,
-    upload_checksum,
-};
-use mega_store::{PendingBlob, StoreError};
+use mega_api::ChunkPost;
+use mega_crypto::{ContentCipher, FingerprintBuilder, UploadKey, upload_checksum};
+use mega_store::{PendingBlob, Store};
 
 use super::SealedSource;
+use super::attempt::Setback;
+use super::ledger::Ledger;
+use crate::budget::Buffer;
 use crate::error::TransferError;
 
-/// The ciphertext of one piece, kept until the server has it.
-#[derive(Debug)]
-pub(super) struct Piece {
-    pub(super) body: Bytes,
-    pub(super) checksum: [u8; 12],
-}
-
-/// What an attempt knows beside its pieces.
+/// What an attempt knows beside its address.
 pub(super) struct Gathered {
     key: UploadKey,
     cipher: ContentCipher,
-    size: u64,
-    // Both innermost: nothing else is taken while one is held.
-    macs: Mutex<BTreeMap<u64, Vec<ChunkMac>>>,
+    // All three innermost: nothing else is taken while one is held.
+    ledger: Mutex<Ledger>,
     fingerprint: Mutex<FingerprintBuilder>,
-    /// Empty once the cache has declined a piece.
-    pending: Mutex<Option<Arc<PendingBlob>>>,
+    tee: Mutex<Tee>,
+    /// The checksum part of the fingerprint where it was computed apart from the pieces.
+    crc: OnceLock<[u8; 16]>,
+}
+
+/// The ciphertext on its way to the cache.
+enum Tee {
+    NotBegun,
+    Kept(Arc<PendingBlob>),
+    Declined,
 }
 
 impl Gathered {
-    pub(super) fn new(key: UploadKey, size: u64, pending: Option<PendingBlob>) -> Self {
+    pub(super) fn new(key: UploadKey, ledger: Ledger, size: u64, crc: Option<[u8; 16]>) -> Self {
         Self {
             cipher: ContentCipher::new(key.content_key(), key.nonce()),
             key,
-            size,
-            macs: Mutex::default(),
+            ledger: Mutex::new(ledger),
             fingerprint: Mutex::new(FingerprintBuilder::new(size)),
-            pending: Mutex::new(pending.map(Arc::new)),
+            tee: Mutex::new(Tee::NotBegun),
+            crc: crc.map_or_else(OnceLock::new, OnceLock::from),
         }
     }
 
-    /// Makes the piece for `range`, which starts and ends on chunk boundaries or at the end.
+    /// Fills `buffer` with the piece for `range`, which starts and ends on chunk boundaries or at the end.
     pub(super) fn prepare(
         &self,
         source: &dyn SealedSource,
+        store: &Store,
         range: &Range<u64>,
-    ) -> Result<Piece, TransferError> {
-        let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let mut data = vec![0; len];
-        if len > 0 {
-            let read = source.read_at(range.start, &mut data);
+        mut buffer: Buffer,
+    ) -> Result<ChunkPost, Setback> {
+        let data = buffer.bytes_mut();
+        if !data.is_empty() {
+            let read = source.read_at(range.start, data);
             read.map_err(|error| TransferError::Source(Arc::new(error)))?;
         }
-        lock(&self.fingerprint).feed(range.start, &data);
-        let macs = self.cipher.encrypt_chunks(range.start, &mut data);
-        let checksum = upload_checksum(&data);
-        self.tee(range.start, &data);
-        lock(&self.macs).insert(range.start, macs);
-        Ok(Piece {
-            body: data.into(),
+        if self.crc.get().is_none() {
+            lock(&self.fingerprint).feed(range.start, data);
+        }
+        let macs = self.cipher.encrypt_chunks(range.start, data);
+        // Before the ciphertext goes anywhere: one key encrypts one content (I4).
+        self.ledger()
+            .prepared(range.start, macs)
+            .map_err(|_| Setback::Changed)?;
+        let checksum = upload_checksum(data);
+        self.tee(source.size(), store, range.start, data);
+        Ok(ChunkPost {
+            offset: range.start,
+            body: Bytes::from_owner(buffer),
             checksum,
+            taken: Arc::default(),
         })
     }
 
-    /// The ciphertext goes to the cache as well, until the cache declines.
-    fn tee(&self, offset: u64, ciphertext: &[u8]) {
-        let Some(pending) = lock(&self.pending).clone() else {
-            return;
+    /// The ciphertext goes to the cache as well, until the cache declines: it may be off or full.
+    fn tee(&self, size: u64, store: &Store, offset: u64, ciphertext: &[u8]) {
+        let pending = {
+            let mut tee = lock(&self.tee);
+            if matches!(*tee, Tee::NotBegun) {
+                *tee = match store.cache().begin_adopt(size) {
+                    Ok(pending) => Tee::Kept(Arc::new(pending)),
+                    Err(error) => {
+                        tracing::debug!(%error, "upload is not cached");
+                        Tee::Declined
+                    }
+                };
+            }
+            match &*tee {
+                Tee::Kept(pending) => Arc::clone(pending),
+                Tee::NotBegun | Tee::Declined => return,
+            }
         };
         let kept = pending.write(offset, ciphertext);
         if !matches!(kept, Ok(true)) {
             if let Err(error) = kept {
                 tracing::debug!(%error, "the cache declined an upload");
             }
-            *lock(&self.pending) = None;
+            *lock(&self.tee) = Tee::Declined;
         }
     }
 
-    /// The MAC of the whole content, if every chunk was prepared.
-    pub(super) fn meta_mac(&self) -> Option<MetaMac> {
-        let macs: Vec<ChunkMac> = lock(&self.macs).values().flatten().cloned().collect();
-        let complete = macs.len() as u64 == chunk_count(self.size);
-        complete.then(|| meta_mac(self.key.content_key(), &macs))
+    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
     }
 
     pub(super) fn key(&self) -> &UploadKey {
         &self.key
     }
 
-    /// The checksum part of the fingerprint; it does not depend on the time.
+    /// The checksum part of the fingerprint, once every piece was prepared; it does not depend on the time.
     pub(super) fn fingerprint_crc(&self) -> [u8; 16] {
-        lock(&self.fingerprint).finish(0).crc
+        match self.crc.get() {
+            Some(crc) => *crc,
+            None => lock(&self.fingerprint).finish(0).crc,
+        }
     }
 
-    /// The cached ciphertext, if all of it was kept and nobody writes to it any more.
+    /// The same before that, from the source.
+    pub(super) fn early_crc(&self, source: &dyn SealedSource) -> io::Result<[u8; 16]> {
+        if let Some(crc) = self.crc.get() {
+            return Ok(*crc);
+        }
+        let crc = crc_of(source)?;
+        Ok(*self.crc.get_or_init(|| crc))
+    }
+
+    /// The cached ciphertext, unless the cache declined, once nobody writes to it any more.
     pub(super) fn take_blob(&self) -> Option<PendingBlob> {
-        lock(&self.pending).take().and_then(Arc::into_inner)
+        match std::mem::replace(&mut *lock(&self.tee), Tee::Declined) {
+            Tee::Kept(pending) => Arc::into_inner(pending),
+            Tee::NotBegun | Tee::Declined => None,
+        }
     }
 }
 
-/// The cache may be off or full; an upload does not depend on it.
-pub(super) fn optional(pending: Result<PendingBlob, StoreError>) -> Option<PendingBlob> {
-    pending
-        .inspect_err(|error| tracing::debug!(%error, "upload is not cached"))
-        .ok()
+/// The checksum part of a source's fingerprint; reads about 8 KiB of it.
+pub(super) fn crc_of(source: &dyn SealedSource) -> io::Result<[u8; 16]> {
+    let size = source.size();
+    let mut builder = FingerprintBuilder::new(size);
+    for window in FingerprintBuilder::windows(size) {
+        let mut data = vec![0; usize::try_from(window.end - window.start).unwrap_or(usize::MAX)];
+        source.read_at(window.start, &mut data)?;
+        builder.feed(window.start, &data);
+    }
+    Ok(builder.finish(0).crc)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

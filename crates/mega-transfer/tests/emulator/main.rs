@@ -13,4 +13,6 @@ mod read;
 mod support;
 mod upload;
 mod upload_faults;
+mod upload_resume;
+mod upload_small;
 mod verify;

@@ -25,7 +25,7 @@ pub(crate) struct World {
     pub(crate) limits: TransferLimits,
     pub(crate) downloads: Downloads,
     pub(crate) uploads: Uploads,
-    _dir: tempfile::TempDir,
+    pub(crate) _dir: tempfile::TempDir,
 }
 
 /// Impatient limits.
@@ -84,6 +84,12 @@ impl World {
             uploads,
             _dir: dir,
         }
+    }
+
+    /// Makes the store ready for what it keeps encrypted.
+    pub(crate) fn unlock(&self) {
+        let session = self.api.session().unwrap();
+        self.store.unlock(&session.master_key).unwrap();
     }
 
     async fn nodes(&self) -> Vec<RawNode> {

@@ -1,6 +1,7 @@
 //! What storage servers do wrong on uploads (protocol/06 section 8.6).
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use mega_emulator::{FaultAction, FaultRule, pattern};
 use mega_transfer::{TransferError, UploadProgress};
@@ -170,5 +171,69 @@ async fn a_dead_storage_server_ends_the_upload_after_its_patience() {
     world.always("ul", status(500));
     let ended = world.upload(pattern(1, 0, 100).into()).await;
     assert!(matches!(ended, Err(TransferError::Storage(_))), "{ended:?}");
+    world.finish().await;
+}
+
+/// Limits under which a connection that does not move is soon given up.
+fn hasty() -> mega_transfer::TransferLimits {
+    mega_transfer::TransferLimits {
+        stall: Duration::from_millis(400),
+        timeout: Duration::from_millis(400),
+        ..crate::support::limits()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_gives_no_answer_is_replaced() {
+    let world = World::with(hasty(), mega_store::StoreOptions::default()).await;
+    let begun = Instant::now();
+    for skip in [0, 3] {
+        // Stored, but the answer does not come.
+        let slow = FaultAction::Slow { ms: 60_000 };
+        assert_eq!(restarts_after(&world, 20 * MIB, skip, slow).await, 0);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(15));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_line_is_not_a_dead_one() {
+    let patient = mega_transfer::TransferLimits {
+        timeout: Duration::from_secs(20),
+        ..hasty()
+    };
+    let world = World::with(patient, mega_store::StoreOptions::default()).await;
+    // A piece of 1 MiB takes twice the stall limit.
+    world.emulator.set(|knobs| knobs.up_total = 8 * MIB);
+    world.emulator.reset_counters();
+    let data: Arc<[u8]> = pattern(1, 0, 24 * MIB).into();
+    let uploaded = world.upload(Arc::clone(&data)).await.unwrap();
+    let connections = world.emulator.counters().connections;
+    assert!(connections <= 6, "{connections}");
+    let source = world.place(uploaded, "x").await;
+    assert!(world.emulator.content(&source.handle.to_string()).unwrap() == data[..]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_faults_at_once_cost_nothing_but_time() {
+    let world = World::new().await;
+    for action in [
+        FaultAction::Reset,
+        FaultAction::Lost,
+        body("-3"),
+        body("-14"),
+        status(500),
+    ] {
+        let rule = FaultRule::new("ul", action).chance(0.12);
+        world.emulator.faults().add(rule);
+    }
+    let data: Arc<[u8]> = pattern(2, 0, 60 * MIB + 1).into();
+    let progress = Arc::new(UploadProgress::new());
+    let uploaded = world.upload_with(Arc::clone(&data), &progress).await;
+    assert_eq!(progress.restarts(), 0);
+    world.emulator.faults().clear();
+    let source = world.place(uploaded.unwrap(), "x").await;
+    assert!(world.emulator.content(&source.handle.to_string()).unwrap() == data[..]);
     world.finish().await;
 }
