@@ -255,6 +255,21 @@ impl Uploads {
         }
     }
 
+    /// Whether the source is what the node with this key contains; the caller compares the sizes before.
+    /// Reads the whole source and sends nothing, so ask only where the fingerprints agree. Then the
+    /// server can copy the node and nothing need be uploaded.
+    ///
+    /// # Errors
+    /// [`TransferError::Source`] if the bytes cannot be read.
+    pub async fn matches(
+        &self,
+        source: Arc<dyn SealedSource>,
+        key: &FileKey,
+    ) -> Result<bool, TransferError> {
+        let _reuse = self.shared.limits.memory.reuse();
+        Box::pin(identity::matches(&self.shared, source, key)).await
+    }
+
     /// The checksum part of the source's fingerprint; reads about 8 KiB of it. Blocks.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ mod read;
 mod support;
 mod upload;
 mod upload_faults;
+mod upload_identity;
 mod upload_resume;
 mod upload_small;
 mod verify;
