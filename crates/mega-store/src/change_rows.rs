@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use mega_proto::NodeHandle;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, Rows, params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -277,7 +277,20 @@ pub(crate) fn staging_in_use(db: &Connection) -> Result<HashSet<StagingId>, Stor
 
 pub(crate) fn attempts(db: &Connection, vault: &Vault) -> Result<Vec<AttemptRow>, StoreError> {
     let mut statement = db.prepare_cached("SELECT id, subject, body FROM attempt")?;
-    let mut rows = statement.query([])?;
+    opened(vault, statement.query([])?)
+}
+
+pub(crate) fn attempts_of(
+    db: &Connection,
+    vault: &Vault,
+    subject: Subject,
+) -> Result<Vec<AttemptRow>, StoreError> {
+    let mut statement =
+        db.prepare_cached("SELECT id, subject, body FROM attempt WHERE subject = ?1")?;
+    opened(vault, statement.query([subject.to_i64()])?)
+}
+
+fn opened(vault: &Vault, mut rows: Rows<'_>) -> Result<Vec<AttemptRow>, StoreError> {
     let mut attempts = Vec::new();
     while let Some(row) = rows.next()? {
         let id = AttemptId(row.get::<_, i64>(0)?.cast_unsigned());

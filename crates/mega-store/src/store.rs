@@ -350,6 +350,15 @@ impl Store {
         self.db.read(|db| change_rows::attempts(db, &self.vault))
     }
 
+    /// The attempts of one subject.
+    ///
+    /// # Errors
+    /// As [`changes`](Self::changes).
+    pub fn attempts_of(&self, subject: Subject) -> Result<Vec<AttemptRow>, StoreError> {
+        self.db
+            .read(|db| change_rows::attempts_of(db, &self.vault, subject))
+    }
+
     /// All nodes that have to go from the server.
     ///
     /// # Errors
