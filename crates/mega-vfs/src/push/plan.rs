@@ -419,7 +419,12 @@ impl Shared {
         };
         if let Some(journal) = put.row() {
             self.store
-                .write(|tx| tx.put_attempt(&journal))
+                .write(|tx| {
+                    if let Some(record) = finished.record {
+                        tx.delete_attempt(record)?;
+                    }
+                    tx.put_attempt(&journal)
+                })
                 .map_err(|error| crate::errno::store_errno(&error))?;
             state.changes.begin_doubt(put.clone());
         }

@@ -13,7 +13,8 @@ use std::time::Duration;
 use mega_crypto::WrapKey as _;
 use mega_proto::command::{Command, Entry, EntrySource};
 use mega_proto::{ActionPacket, Packet, UploadToken, b64};
-use mega_store::{NodeRow, Store, StoreError, Subject};
+use mega_store::{AttemptRow, NodeRow, Store, StoreError, Subject};
+use mega_transfer::ResumeRecord;
 use mega_tree::truth::row_from_raw;
 
 use super::journal::Put;
@@ -29,6 +30,10 @@ const CATCH_UP: Duration = Duration::from_secs(60);
 /// At a start: everything in the journal is in doubt, and stays as it is until that is resolved.
 pub(crate) fn take_up_journal(store: &Store, changes: &mut Changes) -> Result<(), StoreError> {
     for row in store.attempts()? {
+        if ResumeRecord::is_record(&row.body) {
+            keep_or_strike(store, changes, &row)?;
+            continue;
+        }
         let Some(put) = Put::parse(&row) else {
             tracing::warn!(
                 id = row.id.0,
@@ -42,6 +47,20 @@ pub(crate) fn take_up_journal(store: &Store, changes: &mut Changes) -> Result<()
         changes.begin_doubt(put);
     }
     Ok(())
+}
+
+/// The record of an upload stays for the next upload of the same content, if there can be one.
+fn keep_or_strike(store: &Store, changes: &Changes, row: &AttemptRow) -> Result<(), StoreError> {
+    let record = ResumeRecord::from_bytes(&row.body);
+    let change = changes.get(row.subject);
+    let content = change.and_then(|change| change.content.as_ref());
+    let is_wanted = record
+        .zip(content)
+        .is_some_and(|(record, content)| record.generation() == content.generation);
+    if is_wanted {
+        return Ok(());
+    }
+    store.write(|tx| tx.delete_attempt(row.id))
 }
 
 impl Shared {

@@ -1,11 +1,14 @@
 //! One upload: seal the layers, fetch what is missing below them, send the bytes.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use mega_store::{ChangeState, Subject};
-use mega_transfer::{Retry, SealedSource, TransferError, UploadProgress, Uploaded};
+use mega_store::{AttemptId, AttemptRow, ChangeState, Store, StoreError, Subject};
+use mega_transfer::{
+    Resumable, ResumeRecord, Retry, SealedSource, TransferError, UploadJournal, UploadProgress,
+    Uploaded,
+};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +47,9 @@ impl Hope {
     }
 }
 
+/// Smaller uploads than this are not looked up in the journal: nearly none lasts long enough to be there.
+const SMALLEST_RECORDED: u64 = 1 << 20;
+
 /// A finished upload that waits for its node.
 pub(crate) struct Finished {
     pub(crate) subject: Subject,
@@ -51,6 +57,33 @@ pub(crate) struct Finished {
     pub(crate) uploaded: Uploaded,
     pub(crate) generation: u64,
     pub(crate) layers: usize,
+    /// Where the journal says how far the upload was: to be struck when the put is journalled.
+    pub(crate) record: Option<AttemptId>,
+}
+
+/// Keeps the records of one upload in the store.
+struct Journal {
+    store: Arc<Store>,
+    subject: Subject,
+    /// Made with the first record; most uploads never need one.
+    id: OnceLock<AttemptId>,
+}
+
+impl UploadJournal for Journal {
+    fn record(&self, record: &ResumeRecord) -> Result<(), StoreError> {
+        let (subject, body) = (self.subject, record.to_bytes());
+        let id = self.store.write(|tx| {
+            let id = match self.id.get() {
+                Some(id) => *id,
+                None => tx.next_attempt_id()?,
+            };
+            tx.put_attempt(&AttemptRow { id, subject, body })?;
+            Ok(id)
+        })?;
+        // Only this thread writes, so it is the same one.
+        self.id.get_or_init(|| id);
+        Ok(())
+    }
 }
 
 /// How an upload task ended.
@@ -111,7 +144,15 @@ impl Shared {
     async fn upload_inner(&self, subject: Subject, ino: u64) -> Result<Finished, Failure> {
         let cancel = self.stop.child_token();
         let (file, generation, layers, size) = self.seal(ino, &cancel).map_err(Failure::Local)?;
-        let result = self.upload_sealed(&file, layers, size, cancel).await;
+        let journal = Arc::new(Journal {
+            store: Arc::clone(&self.store),
+            subject,
+            id: OnceLock::new(),
+        });
+        let resumable = self.resumable(&journal, generation, size);
+        let result = self
+            .upload_sealed(&file, layers, size, cancel, resumable)
+            .await;
         match result {
             Ok(uploaded) => Ok(Finished {
                 subject,
@@ -119,6 +160,7 @@ impl Shared {
                 uploaded,
                 generation,
                 layers,
+                record: journal.id.get().copied(),
             }),
             Err(failure) => {
                 let mut content = file.lock();
@@ -160,12 +202,32 @@ impl Shared {
         })
     }
 
+    /// What an earlier run or an earlier try has written down of this upload.
+    fn resumable(&self, journal: &Arc<Journal>, generation: u64, size: u64) -> Resumable {
+        let found = if size < SMALLEST_RECORDED {
+            None
+        } else {
+            let attempts = self.store.attempts_of(journal.subject).unwrap_or_default();
+            let mut records = attempts.into_iter();
+            records.find(|row| ResumeRecord::is_record(&row.body))
+        };
+        if let Some(row) = &found {
+            journal.id.get_or_init(|| row.id);
+        }
+        Resumable {
+            generation,
+            from: found.and_then(|row| ResumeRecord::from_bytes(&row.body)),
+            journal: Arc::clone(journal) as Arc<dyn UploadJournal>,
+        }
+    }
+
     async fn upload_sealed(
         &self,
         file: &Arc<FileNode>,
         layers: usize,
         size: u64,
         cancel: CancellationToken,
+        resumable: Resumable,
     ) -> Result<Uploaded, Failure> {
         self.hydrate(file, layers, size, &cancel).await?;
         let source = Arc::new(Sealed {
@@ -175,7 +237,7 @@ impl Shared {
         });
         let progress = Arc::new(UploadProgress::default());
         self.uploads
-            .upload(source, progress, cancel)
+            .upload_resumable(source, progress, cancel, resumable)
             .await
             .map_err(Failure::Transfer)
     }

@@ -53,3 +53,25 @@ async fn a_lost_reply_makes_no_second_node() {
     assert_eq!(world.names("").await, ["file", "folder", "warm"]);
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_upload_goes_on() {
+    const SIZE: u64 = 40 << 20;
+    let world = World::new().await;
+    world.emulator.set(|knobs| knobs.up_total = 8 << 20);
+    let data = mega_emulator::pattern(1, 0, SIZE);
+    world.write("large", &data).await;
+    let up = |world: &World| world.emulator.counters().bytes_up;
+    world
+        .until("half of it is sent", async |world| up(world) > SIZE / 2)
+        .await;
+    let world = world.restart(eager()).await;
+    world.emulator.cut_connections();
+    world.emulator.set(|knobs| knobs.up_total = 0);
+    world.settled().await;
+    assert!(world.remote("/large") == data);
+    // The same address, and less than all of it again.
+    assert_eq!(world.emulator.counters().commands("u"), 1);
+    assert!(up(&world) < SIZE + SIZE / 2, "{}", up(&world));
+    world.finish().await;
+}
