@@ -1,10 +1,11 @@
 //! One upload: seal the layers, fetch what is missing below them, send the bytes.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use mega_store::{AttemptId, AttemptRow, ChangeState, Store, StoreError, Subject};
+use mega_store::{AttemptId, AttemptRow, ChangeState, LayerReader, Store, StoreError, Subject};
 use mega_transfer::{
     Resumable, ResumeRecord, Retry, SealedSource, TransferError, UploadJournal, UploadProgress,
     Uploaded,
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Pusher, QUOTA_PAUSE};
 use crate::errno::{store_errno, transfer_errno};
-use crate::file::{Attempt, FileNode, Source};
+use crate::file::{Attempt, Content, FileNode, Source, slice_of};
 use crate::shared::Shared;
 use crate::types::now_ms;
 
@@ -101,11 +102,24 @@ enum Failure {
     Inconsistent(&'static str),
 }
 
-/// The sealed layers of a file as the uploader reads them: immutable, all bytes local.
+/// The sealed layers of a file as the uploader reads them: immutable, all bytes local. A view of its own,
+/// so that reading many MiB neither waits for nor holds up whoever uses the file meanwhile.
 struct Sealed {
-    file: Arc<FileNode>,
-    layers: usize,
     size: u64,
+    /// Where the bytes are, in order and without gaps.
+    pieces: Vec<(Range<u64>, Source)>,
+    layers: Vec<LayerReader>,
+}
+
+impl Sealed {
+    fn new(content: &Content, layers: usize, size: u64) -> Self {
+        let sealed = content.layers.iter().take(layers);
+        Self {
+            size,
+            pieces: content.plan(0..size, layers),
+            layers: sealed.map(|layer| layer.file.reader()).collect(),
+        }
+    }
 }
 
 impl SealedSource for Sealed {
@@ -114,16 +128,29 @@ impl SealedSource for Sealed {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let content = self.file.lock();
         let end = offset.saturating_add(buf.len() as u64);
-        buf.fill(0);
-        let pieces = content.plan(offset..end, self.layers);
-        if pieces.iter().any(|(_, source)| *source == Source::Base) {
-            return Err(io::Error::other("bytes of the base were not fetched"));
+        let first = self
+            .pieces
+            .partition_point(|(range, _)| range.end <= offset);
+        let wanted = self.pieces.iter().skip(first);
+        for (range, source) in wanted.take_while(|(range, _)| range.start < end) {
+            let part = range.start.max(offset)..range.end.min(end);
+            let Some(target) = slice_of(buf, offset, &part) else {
+                continue;
+            };
+            match source {
+                Source::Zero => target.fill(0),
+                Source::Base => return Err(io::Error::other("bytes of the base were not fetched")),
+                Source::Layer(index) => {
+                    let layer = self.layers.get(*index);
+                    let layer = layer.ok_or_else(|| io::Error::other("the layer is gone"))?;
+                    layer
+                        .read_at(part.start, target)
+                        .map_err(io::Error::other)?;
+                }
+            }
         }
-        content
-            .read_layers(&pieces, offset, buf)
-            .map_err(io::Error::other)
+        Ok(())
     }
 }
 
@@ -230,11 +257,7 @@ impl Shared {
         resumable: Resumable,
     ) -> Result<Uploaded, Failure> {
         self.hydrate(file, layers, size, &cancel).await?;
-        let source = Arc::new(Sealed {
-            file: Arc::clone(file),
-            layers,
-            size,
-        });
+        let source = Arc::new(Sealed::new(&file.lock(), layers, size));
         let progress = Arc::new(UploadProgress::default());
         self.uploads
             .upload_resumable(source, progress, cancel, resumable)
