@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mega_api::{Api, ApiConfig, Credentials, Secret};
 use mega_emulator::{AccountSpec, Emulator, EmulatorConfig, PlainNode};
-use mega_store::{LockHolder, StatePaths, Store, StoreOptions};
+use mega_store::{LockHolder, StatePaths, Store, StoreError, StoreOptions};
 use mega_transfer::TransferLimits;
 use mega_vfs::{Lookup, OpenMode, RenameMode, Vfs, VfsConfig, WriteAt};
 use rustix::io::Errno;
@@ -50,7 +50,16 @@ async fn start(api: &Api, dir: &tempfile::TempDir, config: VfsConfig) -> Arc<Vfs
         pid: std::process::id(),
         mountpoint: "/mnt".into(),
     };
-    let store = Arc::new(Store::open(&paths, &holder, StoreOptions::default()).unwrap());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let store = loop {
+        match Store::open(&paths, &holder, StoreOptions::default()) {
+            // An upload that was cut off may still be encrypting a piece.
+            Err(StoreError::Locked { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            opened => break Arc::new(opened.unwrap()),
+        }
+    };
     store.unlock(&api.session().unwrap().master_key).unwrap();
     Vfs::start(store, api.clone(), config, TransferLimits::default())
         .await
