@@ -188,6 +188,7 @@ impl Shared {
         let mut state = self.lock();
         let subject = state.subject(file.ino)?;
         let mut row = state.row_for_edit(subject, NodeKind::File);
+        let is_new = row.content.is_none();
         row.content = Some(content.row());
         set_attribute(&mut row, MTIME, Value::String(file.mtime().to_text()));
         if !matches!(row.state, ChangeState::Pushing { .. }) {
@@ -197,6 +198,9 @@ impl Shared {
         }
         state.commit(vec![row], &[])?;
         content.is_uncommitted = false;
+        if is_new {
+            state.settle_new_content(subject)?;
+        }
         drop(state);
         self.wake.notify_one();
         Ok(())
@@ -223,6 +227,9 @@ impl Shared {
             }
         }
         if !content.is_uncommitted || content.is_unlinked {
+            if let Ok(Subject::Node(handle)) = state.subject(file.ino) {
+                state.lost.remove(&handle);
+            }
             content.is_detached = true;
             if state
                 .files

@@ -95,6 +95,7 @@ impl Vfs {
             recreated: std::collections::HashMap::new(),
             own: OwnPackets::new(api.client_id().to_owned()),
             put_over: std::collections::HashMap::new(),
+            lost: std::collections::HashMap::new(),
             quota: store.meta(META_QUOTA)?.and_then(|text| Quota::parse(&text)),
         };
         let root = find_root(&mut state, &config.sub_path)?;
@@ -117,7 +118,7 @@ impl Vfs {
             stop: CancellationToken::new(),
             is_closing: AtomicBool::new(false),
         });
-        if shared.lock().quota.is_none() && is_first {
+        if is_first {
             // The server has just been asked for everything else.
             shared.refresh_quota().await;
         }
@@ -126,7 +127,7 @@ impl Vfs {
         if !shared.config.read_only {
             tasks.push(tokio::spawn(Arc::clone(&shared).push_changes()));
         }
-        tasks.push(tokio::spawn(Arc::clone(&shared).keep_house()));
+        tasks.push(tokio::spawn(Arc::clone(&shared).keep_house(is_first)));
         Ok(Arc::new(Self {
             shared,
             tasks: Mutex::new(tasks),

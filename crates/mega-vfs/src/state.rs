@@ -72,6 +72,8 @@ pub(crate) struct State {
     /// Versions we put, by the node they were put over, while somebody else's may still turn out to
     /// have been first.
     pub(crate) put_over: HashMap<NodeHandle, NodeHandle>,
+    /// Open files whose node was deleted elsewhere, as it was: what is written to them yet is kept there.
+    pub(crate) lost: HashMap<NodeHandle, NodeRow>,
     /// Folders that were removed elsewhere and made again for local changes in them.
     pub(crate) recreated: HashMap<NodeHandle, Subject>,
     pub(crate) quota: Option<Quota>,

@@ -34,8 +34,10 @@ pub struct Status {
 
 impl Shared {
     /// Once a second: content of open files is committed, then everything made durable.
-    pub(crate) async fn keep_house(self: Arc<Self>) {
-        self.refresh_quota().await;
+    pub(crate) async fn keep_house(self: Arc<Self>, is_quota_known: bool) {
+        if !is_quota_known {
+            self.refresh_quota().await;
+        }
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,

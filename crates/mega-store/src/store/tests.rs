@@ -130,7 +130,7 @@ fn a_change_row_survives_reopening_as_it_was() {
     assert_eq!(store.change(here).unwrap().unwrap(), change(here));
     assert_eq!(store.changes().unwrap().len(), 2);
     let of = store.attempts_of(attempt.subject).unwrap();
-    assert_eq!(of, [attempt.clone()]);
+    assert_eq!(of, std::slice::from_ref(&attempt));
     assert_eq!(store.attempts().unwrap(), vec![attempt]);
     assert_eq!(store.doomed().unwrap(), vec![handle(9)]);
     // A smaller row leaves nothing of the larger one.

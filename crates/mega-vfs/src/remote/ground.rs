@@ -25,6 +25,9 @@ impl State {
         for (handle, now) in after {
             let subject = Subject::Node(*handle);
             let Some(row) = self.changes.get(subject).cloned() else {
+                if now.is_none() {
+                    self.remember_lost(*handle, delta);
+                }
                 continue;
             };
             let before = delta.touched.get(handle).and_then(Option::as_ref);
@@ -49,6 +52,39 @@ impl State {
             self.reground_below(&gone)?;
         }
         self.recreate_folders(delta)
+    }
+
+    /// An open file was deleted: whoever has it open may still write.
+    fn remember_lost(&mut self, handle: NodeHandle, delta: &Delta) {
+        let is_open = self
+            .inodes
+            .known_ino(Subject::Node(handle))
+            .is_some_and(|ino| self.files.contains_key(&ino));
+        if is_open && let Some(Some(before)) = delta.touched.get(&handle) {
+            self.lost.insert(handle, before.clone());
+        }
+    }
+
+    /// New content was written to a node that has lost its ground since it was opened.
+    pub(crate) fn settle_new_content(&mut self, subject: Subject) -> OpResult<()> {
+        let (Subject::Node(handle), Some(row)) = (subject, self.changes.get(subject).cloned())
+        else {
+            return Ok(());
+        };
+        if row.removed {
+            return Ok(());
+        }
+        let now = self.node_row(handle)?;
+        let fate = match &now {
+            None => Fate::Gone,
+            Some(now) => self.fate_of(now)?,
+        };
+        if fate == Fate::Present {
+            return Ok(());
+        }
+        let before = now.or_else(|| self.lost.remove(&handle));
+        self.lose_ground(row, before.as_ref(), fate)?;
+        self.recreate_folders(&Delta::default())
     }
 
     /// Folders were thrown into the bin: what lies below them is gone too, but no packet names it.

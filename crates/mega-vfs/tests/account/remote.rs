@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use mega_api::Api;
-use mega_emulator::Fixture;
-use mega_vfs::{RenameMode, VfsConfig};
+use mega_emulator::{Fixture, FixtureContent};
+use mega_vfs::{OpenMode, RenameMode, VfsConfig, WriteAt};
 
 use crate::support::{EMAIL, World, eager};
 
@@ -140,5 +140,59 @@ async fn changes_below_a_folder_thrown_away_elsewhere() {
         ["/d", "/d/sub", "/d/sub/written", "/saved", "/seen"]
     );
     assert_eq!(world.remote("/d/sub/written"), b"mine");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_to_an_open_file_that_they_replaced_or_deleted_is_kept() {
+    let world = World::with(eager(), |emulator| {
+        let list = [
+            Fixture::file("/d/deleted", "old", 1),
+            Fixture::file("/d/replaced", "old", 1),
+        ];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    let mode = OpenMode {
+        read: true,
+        write: true,
+        ..OpenMode::default()
+    };
+    let mut open = Vec::new();
+    for name in ["d/deleted", "d/replaced"] {
+        let ino = world.ino(name).await.unwrap();
+        open.push((ino, world.vfs.open(ino, mode).await.unwrap().fh));
+    }
+    let other = world.other().await;
+    delete(&world, &other, "/d/deleted").await;
+    let theirs = Fixture::Overwrite {
+        path: "/d/replaced".into(),
+        content: FixtureContent::Text("theirs".into()),
+        mtime: Some(2),
+    };
+    world.emulator.populate(EMAIL, &[theirs]).unwrap();
+    world
+        .emulator
+        .populate(EMAIL, &[Fixture::folder("/seen")])
+        .unwrap();
+    world
+        .until("seen", async |world| world.ino("seen").await.is_ok())
+        .await;
+    for (ino, fh) in open {
+        let at = WriteAt::Offset(0);
+        world.vfs.write(ino, fh, at, b"mine, longer").await.unwrap();
+        world.vfs.flush(ino, fh).await.unwrap();
+        world.vfs.release(ino, fh).await.unwrap();
+    }
+    world.settled().await;
+    let paths = world.paths();
+    assert_eq!(paths.len(), 5, "{paths:?}");
+    assert_eq!(world.remote("/d/deleted"), b"mine, longer");
+    assert_eq!(world.remote("/d/replaced"), b"theirs");
+    let conflict = paths
+        .iter()
+        .find(|path| path.contains("(conflict "))
+        .unwrap();
+    assert_eq!(world.remote(conflict), b"mine, longer");
     world.finish().await;
 }
