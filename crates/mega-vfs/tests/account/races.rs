@@ -14,30 +14,33 @@ async fn world_with(fixtures: &[Fixture]) -> World {
     .await
 }
 
-/// What others do is told this late from now on.
-async fn delay_events(world: &World, ms: u64) {
-    for at in ["sc", "wsc"] {
-        let rule = FaultRule {
-            count: None,
-            ..FaultRule::once(at, FaultAction::Slow { ms })
+/// What others do is not told from now on; returns the rules that keep it back.
+async fn hold_events(world: &World) -> Vec<u64> {
+    let broken = |at| {
+        let action = FaultAction::Status {
+            code: 500,
+            headers: Vec::new(),
+            text: String::new(),
         };
-        world.emulator.faults().add(rule);
-    }
-    // The poll that is waiting now is not delayed: let it have its answer.
+        world.emulator.faults().add(FaultRule::new(at, action))
+    };
+    let rules = ["sc", "wsc", "w"].map(broken).to_vec();
+    // The poll that is waiting now still gets its answer.
     let sign = Fixture::folder("/sign");
     world.emulator.populate(EMAIL, &[sign]).unwrap();
     world
-        .until("the sign is seen", async |world| {
-            world.ino("sign").await.is_ok()
+        .until("the channel is down", async |world| {
+            !world.vfs.status().is_channel_up
         })
         .await;
+    rules
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_came_too_late_gets_the_conflict_name() {
     let world = world_with(&[Fixture::file("/doc.txt", "old", 1)]).await;
     // They replace the file; we hear of it only after ours was put.
-    delay_events(&world, 1_500).await;
+    let rules = hold_events(&world).await;
     let theirs = Fixture::Overwrite {
         path: "/doc.txt".into(),
         content: FixtureContent::Text("theirs".into()),
@@ -45,6 +48,12 @@ async fn a_version_that_came_too_late_gets_the_conflict_name() {
     };
     world.emulator.populate(EMAIL, &[theirs]).unwrap();
     world.write("doc.txt", b"ours").await;
+    world
+        .until("ours was put", async |world| world.paths().len() == 3)
+        .await;
+    for rule in rules {
+        world.emulator.faults().remove(rule);
+    }
     world
         .until("both are there", async |world| {
             world.paths().len() == 3 && world.names("").await.len() == 3
