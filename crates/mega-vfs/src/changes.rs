@@ -63,6 +63,8 @@ pub(crate) struct Changes {
     stalled: HashSet<Subject>,
     /// When a name was changed last, ms since 1970.
     last_name_ms: i64,
+    /// Bytes of new content that Mega does not have.
+    content_bytes: u64,
 }
 
 impl Changes {
@@ -182,6 +184,7 @@ impl Changes {
             self.based_on.entry(base).or_default().insert(row.subject);
         }
         let subject = row.subject;
+        self.content_bytes = self.content_bytes.saturating_add(content_bytes(&row));
         self.rows.insert(subject, row);
         self.enqueue(subject);
     }
@@ -189,6 +192,7 @@ impl Changes {
     pub(crate) fn remove(&mut self, subject: Subject) -> Option<ChangeRow> {
         self.dequeue(subject);
         let row = self.rows.remove(&subject)?;
+        self.content_bytes = self.content_bytes.saturating_sub(content_bytes(&row));
         if let Some(place) = &row.place
             && let Some(set) = self.placed.get_mut(&place.parent)
         {
@@ -257,6 +261,25 @@ impl Changes {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &ChangeRow> {
         self.rows.values()
+    }
+
+    /// Bytes of new content in all rows: what the account needs room for.
+    pub(crate) fn content_bytes(&self) -> u64 {
+        self.content_bytes
+    }
+
+    /// Everything that waits is due now, and names rest no longer; only in memory, as after a restart.
+    pub(crate) fn hasten(&mut self, now_ms: i64) {
+        self.last_name_ms = 0;
+        let first = Subject::Node(NodeHandle::from_u48(0));
+        for queue in &mut self.queues {
+            for (_, subject) in queue.split_off(&(now_ms.saturating_add(1), first)) {
+                if let Some(row) = self.rows.get_mut(&subject) {
+                    row.state = ChangeState::Pending { due_ms: now_ms };
+                    queue.insert((now_ms, subject));
+                }
+            }
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -357,6 +380,13 @@ fn foreign_base(row: &ChangeRow) -> Option<NodeHandle> {
 /// The wrapped keys in a `k` string as served (`OWNER:KEY/OWNER:KEY...`).
 pub(crate) fn wrapped_keys(key: &str) -> impl Iterator<Item = &str> {
     key.split('/').filter_map(|pair| pair.rsplit(':').next())
+}
+
+fn content_bytes(row: &ChangeRow) -> u64 {
+    match &row.content {
+        Some(content) if !row.removed => content.size,
+        _ => 0,
+    }
 }
 
 /// The modification time that a row asks for.

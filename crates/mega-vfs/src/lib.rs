@@ -23,6 +23,7 @@ mod remote;
 mod shared;
 mod start;
 mod state;
+mod status;
 mod stop;
 mod tree_load;
 mod types;
@@ -33,6 +34,10 @@ use tokio::task::JoinHandle;
 
 pub use ops::CopyRange;
 pub use start::StartError;
+pub use status::{
+    Change, ChangeKind, Counts, Export, Exported, LastError, Progress, Quota, ResolveError,
+    SessionState, Snapshot, Stage, Where,
+};
 pub use stop::{Left, Status};
 pub use types::{
     Attr, DirEntry, Entry, FileKind, KernelNotifier, Lookup, OpResult, OpenMode, Opened,

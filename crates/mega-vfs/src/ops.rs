@@ -17,6 +17,7 @@ use std::ffi::OsStr;
 
 pub use copy::CopyRange;
 pub(crate) use remove::drop_staging;
+pub(crate) use space::Space;
 
 use mega_tree::spelling::NAME_MAX;
 use rustix::io::Errno;

@@ -113,6 +113,8 @@ impl Shared {
                 }
                 Err(error) => {
                     failures += 1;
+                    self.monitor
+                        .failed(format!("remote changes are not seen: {error}"));
                     let was_up = self.is_channel_up.swap(false, Ordering::AcqRel);
                     if was_up || failures == 1 {
                         tracing::warn!(%error, "event channel is down, remote changes are not seen");
@@ -201,6 +203,7 @@ impl Shared {
 
     /// Asks the server for the quota.
     pub(crate) async fn refresh_quota(&self) {
+        let before = self.space.spent_so_far();
         match self.api.quota().await {
             Ok(quota) => {
                 let quota = Quota {
@@ -212,7 +215,15 @@ impl Shared {
                 if let Err(error) = self.store.write(|tx| tx.meta_set(META_QUOTA, &text)) {
                     tracing::debug!(%error, "quota not kept");
                 }
-                self.lock().quota = Some(quota);
+                let mut state = self.lock();
+                // Counted twice at worst, until the next answer; never not at all.
+                let spent = self.space.spent_so_far().saturating_sub(before);
+                let quota = Quota {
+                    used: quota.used.saturating_add(spent),
+                    ..quota
+                };
+                self.space.told(state.quota.replace(quota), quota);
+                self.space.recount(&state);
             }
             Err(error) => tracing::debug!(%error, "quota not known"),
         }

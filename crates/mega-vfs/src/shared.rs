@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 use crate::changes::{MTIME, row_mtime, set_attribute};
 use crate::errno::store_errno;
 use crate::file::{Base, Content, FileNode, Layer};
+use crate::ops::Space;
 use crate::state::{Invalidation, State};
+use crate::status::Monitor;
 use crate::types::{OpResult, Timestamp, VfsConfig};
 
 pub(crate) struct Shared {
@@ -40,6 +42,10 @@ pub(crate) struct Shared {
     pub(crate) current: watch::Sender<u64>,
     pub(crate) is_channel_up: AtomicBool,
     pub(crate) notices: Mutex<Option<Sender<Invalidation>>>,
+    /// What the parts of the mount tell whoever watches it.
+    pub(crate) monitor: Monitor,
+    /// How much more the account has room for.
+    pub(crate) space: Space,
     pub(crate) stop: CancellationToken,
     /// No more operations are taken.
     pub(crate) is_closing: AtomicBool,

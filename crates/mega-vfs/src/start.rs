@@ -17,9 +17,11 @@ use tokio_util::sync::CancellationToken;
 use crate::Vfs;
 use crate::changes::Changes;
 use crate::inode::Inodes;
+use crate::ops::Space;
 use crate::remote::OwnPackets;
 use crate::shared::Shared;
 use crate::state::{META_QUOTA, Quota, State};
+use crate::status::Monitor;
 use crate::types::VfsConfig;
 
 /// Why a mount could not be brought up.
@@ -115,6 +117,8 @@ impl Vfs {
             current: watch::Sender::new(0),
             is_channel_up: AtomicBool::new(false),
             notices: Mutex::new(None),
+            monitor: Monitor::default(),
+            space: Space::default(),
             stop: CancellationToken::new(),
             is_closing: AtomicBool::new(false),
         });

@@ -35,10 +35,21 @@ pub struct Status {
 impl Shared {
     /// Once a second: content of open files is committed, then everything made durable.
     pub(crate) async fn keep_house(self: Arc<Self>, is_quota_known: bool) {
-        if !is_quota_known {
-            self.refresh_quota().await;
-        }
+        let mut asked = Instant::now();
+        let mut is_asked = is_quota_known;
         loop {
+            if self.space.take_doubt(asked) || !is_asked {
+                is_asked = true;
+                asked = Instant::now();
+                // Beside the ticks: a server that does not answer must not delay a commit.
+                let shared = Arc::clone(&self);
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = shared.stop.cancelled() => {}
+                        () = shared.refresh_quota() => {}
+                    }
+                });
+            }
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = tokio::time::sleep(TICK) => {}
@@ -52,25 +63,12 @@ impl Shared {
     }
 
     fn tick(&self) {
-        let open = {
+        let wrote = self.commit_open_files();
+        let has_changes = {
             let state = self.lock();
-            state
-                .handles
-                .files()
-                .filter(|handle| handle.mode.write)
-                .collect::<Vec<_>>()
+            self.space.recount(&state);
+            wrote || state.changes.len() > 0
         };
-        let mut wrote = false;
-        for handle in open {
-            let mut content = handle.file.lock();
-            if content.is_uncommitted {
-                wrote = true;
-                if let Err(errno) = self.commit_content(&handle.file, &mut content) {
-                    tracing::error!(%errno, "content of an open file could not be committed");
-                }
-            }
-        }
-        let has_changes = wrote || self.lock().changes.len() > 0;
         if has_changes && let Err(error) = self.store.sync() {
             tracing::error!(%error, "changes are not on stable storage");
         }

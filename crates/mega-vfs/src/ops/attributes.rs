@@ -100,6 +100,9 @@ impl Vfs {
         }
         self.shared.with_content(ino, |file, content| {
             if content.size != size {
+                if size > content.size {
+                    self.shared.make_room(file, content, size)?;
+                }
                 content
                     .truncate(&self.shared.store, size)
                     .map_err(|error| store_errno(&error))?;

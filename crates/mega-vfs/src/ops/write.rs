@@ -18,7 +18,8 @@ impl Vfs {
     /// written where they belong.
     ///
     /// # Errors
-    /// EBADF, ENOSPC (local disk), EIO (after a failed fsync), EFBIG.
+    /// EBADF, ENOSPC (local disk, or the account has no room), EDQUOT (Mega has refused an upload for
+    /// want of room), EIO (after a failed fsync), EFBIG.
     pub async fn write(&self, _ino: u64, fh: u64, at: WriteAt, data: &[u8]) -> OpResult<u32> {
         let handle = self.shared.lock().handles.file(fh).ok_or(Errno::BADF)?;
         if !handle.mode.write {
@@ -30,12 +31,11 @@ impl Vfs {
             WriteAt::Offset(offset) => offset,
             WriteAt::End => content.size,
         };
-        if offset
+        let end = offset
             .checked_add(data.len() as u64)
-            .is_none_or(|end| end > i64::MAX as u64)
-        {
-            return Err(Errno::FBIG);
-        }
+            .filter(|end| *end <= i64::MAX as u64);
+        let end = end.ok_or(Errno::FBIG)?;
+        self.shared.make_room(&handle.file, &mut content, end)?;
         content
             .write(&self.shared.store, offset, data)
             .map_err(|error| store_errno(&error))?;
@@ -47,7 +47,7 @@ impl Vfs {
     /// Allocation is only a length here; punching and zeroing write zeros.
     ///
     /// # Errors
-    /// EBADF, EOPNOTSUPP for other modes, ENOSPC, EFBIG.
+    /// EBADF, EOPNOTSUPP for other modes, ENOSPC, EDQUOT, EFBIG.
     pub async fn fallocate(
         &self,
         _ino: u64,
@@ -73,6 +73,8 @@ impl Vfs {
         };
         let mut content = handle.file.lock();
         let old_size = content.size;
+        let wanted = if keeps_size { old_size } else { end };
+        self.shared.make_room(&handle.file, &mut content, wanted)?;
         if !keeps_size && end > old_size {
             content
                 .truncate(&self.shared.store, end)

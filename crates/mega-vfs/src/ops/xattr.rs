@@ -11,7 +11,9 @@ use serde_json::Value;
 
 use crate::Vfs;
 use crate::changes::set_attribute;
+use crate::shared::Shared;
 use crate::state::State;
+use crate::status::Progress;
 use crate::types::OpResult;
 
 /// Largest serialised set of user attributes of one node, bytes (protocol/03 section 7).
@@ -43,7 +45,12 @@ impl State {
             .unwrap_or_default())
     }
 
-    fn mega_attribute(&self, subject: Subject, name: &str) -> OpResult<Option<String>> {
+    fn mega_attribute(
+        &self,
+        subject: Subject,
+        name: &str,
+        progress: Option<Progress>,
+    ) -> OpResult<Option<String>> {
         let row = self.changes.get(subject);
         Ok(match name {
             "user.mega.handle" => subject.node().map(|handle| handle.to_string()),
@@ -51,11 +58,11 @@ impl State {
                 None => "uploaded".to_owned(),
                 Some(row) => match &row.state {
                     ChangeState::Parked { error } => format!("failed: {error}"),
-                    ChangeState::Pushing { .. } => "uploading".to_owned(),
-                    ChangeState::Pending { .. } if self.changes.is_in_flight(subject) => {
-                        "uploading".to_owned()
-                    }
-                    ChangeState::Pending { .. } => "queued".to_owned(),
+                    _ if self.changes.is_in_flight(subject) => match progress {
+                        Some(progress) => format!("uploading {}%", progress.percent()),
+                        None => "uploading".to_owned(),
+                    },
+                    _ => "queued".to_owned(),
                 },
             }),
             "user.mega.fingerprint" => match subject {
@@ -70,16 +77,31 @@ impl State {
     }
 }
 
+impl Shared {
+    /// What was written to an open file becomes part of its row, so that its state can be told.
+    fn commit_file(&self, ino: u64) -> OpResult<()> {
+        let open = self.lock().files.get(&ino).cloned();
+        match open {
+            Some(file) => self.commit_content(&file, &mut file.lock()),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Vfs {
     /// Value of an extended attribute.
     ///
     /// # Errors
     /// ENODATA, EOPNOTSUPP outside `user.`, ESTALE.
     pub async fn getxattr(&self, ino: u64, name: &OsStr) -> OpResult<Vec<u8>> {
+        if name == "user.mega.state" {
+            self.shared.commit_file(ino)?;
+        }
         let state = self.shared.lock();
         let subject = state.subject(ino)?;
         if let Some(name) = name.to_str().filter(|name| name.starts_with("user.mega.")) {
-            let value = state.mega_attribute(subject, name)?;
+            let progress = self.shared.monitor.progress(subject);
+            let value = state.mega_attribute(subject, name, progress)?;
             return value.map(String::into_bytes).ok_or(Errno::NODATA);
         }
         if !name.as_bytes().starts_with(b"user.") {

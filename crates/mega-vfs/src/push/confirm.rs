@@ -301,6 +301,7 @@ impl Shared {
         if let Some(dooms) = dooms {
             state.changes.doom(dooms);
         }
+        self.space.spent(state, node.size);
         state.changes.remove(old);
         if let Some(over) = over_row
             && let Some(gone) = state.changes.remove(Subject::Node(over))

@@ -64,6 +64,8 @@ impl Shared {
             Err(error) => {
                 drop(guard);
                 tracing::warn!(%error, "changes could not be sent");
+                self.monitor
+                    .failed(format!("changes could not be sent: {error}"));
                 pusher.pause_until = now_ms().saturating_add(FAILED_PAUSE_MS);
                 let subjects: Vec<Subject> = counted
                     .iter()
@@ -97,6 +99,7 @@ impl Shared {
                 let pause = i64::try_from(QUOTA_PAUSE.as_millis()).unwrap_or(i64::MAX);
                 pusher.quota_pause_until = now_ms().saturating_add(pause);
                 self.lock().changes.set_in_flight(subject, false);
+                self.space.refused();
                 tracing::warn!("the account is full: uploads wait, everything stays queued");
             }
             code => {

@@ -177,8 +177,10 @@ impl Shared {
             id: OnceLock::new(),
         });
         let resumable = self.resumable(&journal, generation, size);
+        let transfer = self.monitor.begin(subject, size);
+        let progress = transfer.progress();
         let result = self
-            .upload_sealed(&file, layers, size, cancel, resumable)
+            .upload_sealed(&file, layers, size, progress, cancel, resumable)
             .await;
         match result {
             Ok(uploaded) => Ok(Finished {
@@ -253,12 +255,12 @@ impl Shared {
         file: &Arc<FileNode>,
         layers: usize,
         size: u64,
+        progress: Arc<UploadProgress>,
         cancel: CancellationToken,
         resumable: Resumable,
     ) -> Result<Uploaded, Failure> {
         self.hydrate(file, layers, size, &cancel).await?;
         let source = Arc::new(Sealed::new(&file.lock(), layers, size));
-        let progress = Arc::new(UploadProgress::default());
         self.uploads
             .upload_resumable(source, progress, cancel, resumable)
             .await
@@ -349,6 +351,7 @@ impl Shared {
             Failure::Transfer(TransferError::StorageQuota) => {
                 let pause = i64::try_from(QUOTA_PAUSE.as_millis()).unwrap_or(i64::MAX);
                 pusher.quota_pause_until = now_ms().saturating_add(pause);
+                self.space.refused();
                 tracing::warn!("the account is full: uploads wait, everything stays queued");
             }
             Failure::Transfer(error) => {
@@ -371,6 +374,8 @@ impl Shared {
             failures.refusals += 1;
         }
         let failures = *failures;
+        self.monitor
+            .failed(format!("a change was not pushed: {reason}"));
         let mut state = self.lock();
         state.changes.set_in_flight(subject, false);
         let Some(mut row) = state.changes.get(subject).cloned() else {

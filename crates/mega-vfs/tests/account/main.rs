@@ -10,4 +10,5 @@ mod races;
 mod remote;
 mod restart;
 mod shares;
+mod status;
 mod support;
