@@ -15,7 +15,7 @@ mod mount;
 mod world;
 
 pub use mount::Mount;
-pub use world::{PASSWORD, Refusal, USER, World};
+pub use world::{Answer, PASSWORD, Refusal, USER, World};
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -33,6 +33,17 @@ pub struct Refusal {
     pub text: String,
 }
 
+/// How a command ended that talks to a mount.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its exit code.
+    pub code: i32,
+    /// What it printed on standard output.
+    pub text: String,
+    /// What it printed on standard error.
+    pub errors: String,
+}
+
 impl Refusal {
     /// Fails unless the exit code is `code` and the text holds all of `parts`.
     #[track_caller]
@@ -60,7 +71,7 @@ impl World {
             dir: tempfile::tempdir().unwrap(),
             most_logins: AtomicU64::new(1),
         };
-        for name in ["home", "config/megamount", "mnt", "mnt2", "out"] {
+        for name in ["home", "config/megamount", "run", "mnt", "mnt2", "out"] {
             std::fs::create_dir_all(world.path(name)).unwrap();
         }
         std::fs::write(world.path("password"), PASSWORD).unwrap();
@@ -125,6 +136,7 @@ impl World {
             .env("XDG_CONFIG_HOME", self.path("config"))
             .env("XDG_STATE_HOME", self.path("state"))
             .env("XDG_CACHE_HOME", self.path("cache"))
+            .env("XDG_RUNTIME_DIR", self.path("run"))
             .env("MEGAMOUNT_API_URL", self.emulator.url())
             .env("MEGAMOUNT_WRITE_BACK", "50ms")
             .env("MEGAMOUNT_LOG_LEVEL", "debug");
@@ -147,6 +159,19 @@ impl World {
     #[track_caller]
     pub fn mount_at(&self, remote: &str, name: &str, options: &[&str]) -> Mount<'_> {
         Mount::start(self, remote, &self.path(name), options)
+    }
+
+    /// Runs one of the commands that talk to a mount; its exit code, and what it printed.
+    #[track_caller]
+    pub fn command(&self, args: &[&str]) -> Answer {
+        let mut command = self.program();
+        command.args(args).current_dir(self.path("out"));
+        let output = run(&mut command);
+        Answer {
+            code: output.status.code().unwrap_or(-1),
+            text: String::from_utf8_lossy(&output.stdout).into_owned(),
+            errors: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
     }
 
     /// Runs a command line that must not mount.

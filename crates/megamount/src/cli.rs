@@ -5,6 +5,7 @@
 //! the `MEGAMOUNT_*` environment, in this order of precedence; the configuration files come after
 //! (`config.rs`).
 
+mod commands;
 mod options;
 
 use std::path::PathBuf;
@@ -14,6 +15,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::env_vars as env;
 use crate::quantity::Switch;
 
+pub(crate) use commands::{
+    DiscardCommand, ExportCommand, FlushCommand, RetryCommand, StatusCommand, UnmountCommand,
+};
 pub(crate) use options::{
     CacheMode, LogFormat, LogLevel, MountOptions, Settings, VerifyMode, VersionsMode,
 };
@@ -32,7 +36,8 @@ pub(crate) use options::{
         megamount demo: /mnt/mega            try it without an account\n  \
         megamount work: /mnt/mega            mount the remote 'work'\n  \
         megamount work:photos /mnt/photos    mount one folder of it\n  \
-        fusermount3 -u /mnt/mega             unmount\n\n\
+        megamount status                     what is not on Mega yet?\n  \
+        megamount umount /mnt/mega           upload the rest, then unmount\n\n\
         Every option is also an environment variable (--write-back: MEGAMOUNT_WRITE_BACK) and a \
         key of the configuration (write-back).\nA flag wins over the environment, and that over \
         config.toml, and that over rclone.conf.\n\n\
@@ -57,7 +62,20 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Mount a remote (the same as without the word; what fingers used to rclone type)
     #[command(hide = true)]
-    Mount(MountCommand),
+    Mount(Box<MountCommand>),
+    /// Show what is queued, uploading, refused; is it safe to switch off?
+    Status(StatusCommand),
+    /// Upload now what is queued, and wait for it
+    Flush(FlushCommand),
+    /// Wait until Mega has everything, then unmount
+    #[command(visible_alias = "unmount")]
+    Umount(UnmountCommand),
+    /// Try again what Mega has refused
+    Retry(RetryCommand),
+    /// Forget a change that is not on Mega; bytes that exist only here are lost
+    Discard(DiscardCommand),
+    /// Save what exists here of a changed file to another place
+    Export(ExportCommand),
 }
 
 /// The bare mount: its arguments are missing when a command is given instead.
@@ -118,12 +136,12 @@ impl Cli {
         if self.command.is_some() {
             return self.command;
         }
-        Some(Command::Mount(MountCommand {
+        Some(Command::Mount(Box::new(MountCommand {
             remote: self.mount.remote?,
             mountpoint: self.mount.mountpoint?,
             program: self.mount.program,
             options: self.mount.options,
-        }))
+        })))
     }
 }
 
@@ -138,7 +156,19 @@ mod tests {
         let Some(Command::Mount(mount)) = cli.into_command() else {
             panic!("no mount in {args:?}");
         };
-        Ok(mount)
+        Ok(*mount)
+    }
+
+    #[test]
+    fn a_remote_may_be_called_like_a_command() {
+        for remote in ["status:", "flush:", "umount:x", "mount:", "export:"] {
+            assert_eq!(parse(&[remote, "/m"]).unwrap().remote, remote);
+        }
+        let cli = Cli::try_parse_from(["megamount", "status", "status:"]).unwrap();
+        let Some(Command::Status(status)) = cli.into_command() else {
+            panic!("no status");
+        };
+        assert_eq!(status.target.as_deref(), Some("status:"));
     }
 
     #[test]

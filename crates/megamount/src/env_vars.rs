@@ -67,6 +67,8 @@ pub(crate) const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
 pub(crate) const XDG_STATE_HOME: &str = "XDG_STATE_HOME";
 /// Base of per-user caches (XDG base directory specification).
 pub(crate) const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
+/// Where this user's sockets are (XDG base directory specification).
+pub(crate) const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 /// Where systemd listens for `READY=1` (sd_notify(3)).
 pub(crate) const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// The pid systemd executed; equal to ours when we are the main process of a unit

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::failure::Failure;
 
-/// Done; the mount answers, or was unmounted with nothing left to upload.
+/// Done; the mount answers, or was unmounted with nothing left to upload; `status`: Mega has all.
 pub(crate) const DONE: u8 = 0;
 /// Wrong usage: a bad option, argument or configuration file.
 pub(crate) const USAGE: u8 = 1;
@@ -20,7 +20,7 @@ pub(crate) const LOGIN: u8 = 4;
 pub(crate) const NETWORK: u8 = 5;
 /// Something local is in the way: the state directory, the disk, FUSE.
 pub(crate) const LOCAL: u8 = 6;
-/// Unmounted with work left in the queue; it goes on at the next mount.
+/// Unmounted, or stopped waiting, with work left in the queue; `status`: there is some.
 pub(crate) const WORK_LEFT: u8 = 10;
 
 /// The exit code of a failure.
@@ -41,8 +41,12 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         | Failure::MountpointNotEmpty { .. }
         | Failure::MountpointBusy { .. }
         | Failure::MountpointUnusable { .. }
+        | Failure::Ambiguous { .. }
         | Failure::BelowMountpoint { .. } => USAGE,
-        Failure::UnknownRemote { .. } | Failure::PathNotFound { .. } => NOT_FOUND,
+        Failure::UnknownRemote { .. }
+        | Failure::PathNotFound { .. }
+        | Failure::NotMounted { .. }
+        | Failure::NoChange { .. } => NOT_FOUND,
         Failure::PasswordNeeded { .. }
         | Failure::PasswordCommand { .. }
         | Failure::PasswordFile { .. }
@@ -63,9 +67,17 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         | Failure::StateLocked { .. }
         | Failure::StateMismatch { .. }
         | Failure::State { .. }
+        | Failure::MountBusy { .. }
+        | Failure::Export { .. }
         | Failure::Mount { .. } => LOCAL,
         Failure::Relayed { code, .. } => *code,
-        Failure::Interrupted | Failure::ChildDied { .. } | Failure::Other(_) => OTHER,
+        Failure::Interrupted
+        | Failure::ChildDied { .. }
+        | Failure::NoControl { .. }
+        | Failure::DaemonSilent
+        | Failure::DaemonGone
+        | Failure::ExportIncomplete { .. }
+        | Failure::Other(_) => OTHER,
     }
 }
 

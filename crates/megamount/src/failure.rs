@@ -355,6 +355,82 @@ pub(crate) enum Failure {
         /// The holder has no mount any more.
         draining: bool,
     },
+    /// No daemon answers for what was named.
+    #[error(
+        "'{target}' is not mounted by megamount. 'megamount status' lists what is. If changes were \
+         left over when it was unmounted, they go on when it is mounted again."
+    )]
+    NotMounted {
+        /// What was named.
+        target: String,
+    },
+    /// It is mounted, and its daemon cannot be asked.
+    #[error(
+        "the mount at {mountpoint} cannot be asked: another user made it, or its daemon found no \
+         private directory for its socket (its log says so). Ask as that user, or as root."
+    )]
+    NoControl {
+        /// What was named.
+        mountpoint: String,
+    },
+    /// Several mounts have that name.
+    #[error("'{target}' is mounted more than once: at {}. Name one of these.", mountpoints.join(", "))]
+    Ambiguous {
+        /// What was named.
+        target: String,
+        /// Where they are.
+        mountpoints: Vec<String>,
+    },
+    /// The daemon does not answer.
+    #[error(
+        "the mount's daemon does not answer. If it is stopped (state T in 'ps'), let it go on; its \
+         log may say more."
+    )]
+    DaemonSilent,
+    /// The daemon went away in the middle.
+    #[error(
+        "the mount's daemon has ended, or is of another version. What it had queued is kept, and \
+         goes on at the next mount."
+    )]
+    DaemonGone,
+    /// There is nothing to do at that path.
+    #[error("{text}.")]
+    NoChange {
+        /// What the daemon says.
+        text: String,
+    },
+    /// A mount cannot be taken off.
+    #[error(
+        "{mountpoint} stays mounted: {reason}. Close the programs that use it ('fuser -vm \
+         {mountpoint}' lists them) and try again."
+    )]
+    MountBusy {
+        /// The mount.
+        mountpoint: String,
+        /// What the system said, or what is open.
+        reason: String,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {path}: {reason}. Name a file that does not exist yet.")]
+    Export {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// A file was written, with gaps.
+    #[error(
+        "{path} has all there is, but {missing} of its {size} bytes are neither here nor to be had \
+         from Mega now; they are zeros. Online it may be more: remove {path} and try again."
+    )]
+    ExportIncomplete {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        size: u64,
+        /// How much is missing.
+        missing: u64,
+    },
     /// The state belongs to another account or server.
     #[error(
         "the state in {path} belongs to {reason}. Nothing was sent. Use another remote name or \
@@ -464,6 +540,15 @@ mod tests {
     fn messages_are_one_paragraph() {
         let samples = [
             Failure::NoFusermount,
+            Failure::DaemonSilent,
+            Failure::DaemonGone,
+            Failure::NotMounted {
+                target: "w:".into(),
+            },
+            Failure::MountBusy {
+                mountpoint: "/m".into(),
+                reason: "busy".into(),
+            },
             Failure::MountpointMissing { path: "/m".into() },
             Failure::StateLocked {
                 remote: "w".into(),

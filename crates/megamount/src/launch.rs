@@ -230,6 +230,11 @@ impl Herald {
         }
     }
 
+    /// Whether we are in the foreground.
+    pub(crate) fn is_at_terminal(&self) -> bool {
+        matches!(&*self.inner, Inner::Terminal(_))
+    }
+
     /// The mount answers. The first process ends with success.
     pub(crate) fn mounted(&self) {
         if let Inner::Parent { .. } = &*self.inner {

@@ -15,6 +15,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::{LogFormat, LogLevel};
+use crate::display::Terminal;
 use crate::failure::Failure;
 
 /// Whose lines are shown at the chosen level; those of all others only from `warn` up.
@@ -68,7 +69,7 @@ pub(crate) fn start(target: Target, level: LogLevel, format: LogFormat) {
     match target {
         Target::Terminal => {
             let colours = std::io::stderr().is_terminal();
-            install(std::io::stderr, level, format, colours);
+            install(Terminal, level, format, colours);
         }
         Target::File(file) => install(Arc::new(file), level, format, false),
     }

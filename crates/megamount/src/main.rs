@@ -1,16 +1,19 @@
 //! megamount mounts a Mega (mega.nz) account as a directory.
 //!
 //! This crate is the program around the file system: the command line (`cli`), the configuration
-//! (`config`), starting and stopping (`mount`, `launch`, `notify`, `logging`), and the adaptor that
-//! puts mega-vfs behind the kernel's FUSE interface (`adaptor`). It is the only crate that names
+//! (`config`), starting and stopping (`mount`, `launch`, `notify`, `logging`), the commands that talk
+//! to a mount that is up (`commands`, `control`, `display`), and the adaptor that puts mega-vfs behind the kernel's FUSE interface (`adaptor`). It is the only crate that names
 //! fuser, clap or daemonize, and it decides nothing about what a file operation means.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod adaptor;
 mod cli;
+mod commands;
 mod config;
+mod control;
 mod demo;
+mod display;
 mod env_vars;
 mod exit;
 mod failure;
@@ -44,7 +47,19 @@ fn main() -> ExitCode {
         }
     };
     match cli.into_command() {
-        Some(Command::Mount(command)) => exit::status(mount::run(&command)),
+        Some(command) => exit::status(run(&command)),
         None => exit::status(exit::USAGE),
+    }
+}
+
+fn run(command: &Command) -> u8 {
+    match command {
+        Command::Mount(command) => mount::run(command),
+        Command::Status(command) => commands::code(commands::status(command)),
+        Command::Flush(command) => commands::code(commands::flush(command)),
+        Command::Umount(command) => commands::code(commands::unmount(command)),
+        Command::Retry(command) => commands::code(commands::retry(command)),
+        Command::Discard(command) => commands::code(commands::discard(command)),
+        Command::Export(command) => commands::code(commands::export(command)),
     }
 }

@@ -14,9 +14,13 @@ mod translate;
 use std::pin::pin;
 use std::time::Duration;
 
-use mega_vfs::{Left, Status, Vfs};
+use mega_vfs::{Left, Vfs};
 
 use crate::cli::{LogLevel, MountCommand};
+use crate::control::protocol::Hello;
+use crate::control::report::Report;
+use crate::control::server::Control;
+use crate::display::Bars;
 use crate::exit;
 use crate::failure::Failure;
 use crate::launch::{self, Herald, Side};
@@ -32,6 +36,10 @@ use signals::Signals;
 const LETTING_GO: Duration = Duration::from_millis(500);
 /// How long leftover background work may hold up the end of the process.
 const RUNTIME_END: Duration = Duration::from_secs(2);
+/// How often the progress of the end is shown.
+const SHOWING: Duration = Duration::from_millis(200);
+/// Changes whose progress is shown.
+const SHOWN: usize = 12;
 
 /// Runs the command; returns the exit code after everything has been said.
 pub(crate) fn run(command: &MountCommand) -> u8 {
@@ -109,6 +117,8 @@ async fn mount_and_wait(plan: Plan, herald: &Herald) -> Result<u8, Failure> {
     };
     let place = plan.mountpoint.display();
     tracing::info!(mountpoint = %place, remote = %plan.remote.name, "mounted");
+    let hello = hello(&plan);
+    let control = Control::serve(&mounted.vfs, hello.clone(), &plan.paths.state_dir);
     notify::notify(State::Ready(&format!("Mounted at {place}")));
     herald.mounted();
 
@@ -120,8 +130,54 @@ async fn mount_and_wait(plan: Plan, herald: &Herald) -> Result<u8, Failure> {
     if end == End::Asked {
         take_off(&mut mounted).await;
     }
-    let left = drain(&plan, &mounted.vfs, &mut signals, end).await;
+    let left = {
+        let shown = pin!(show_drain(&mounted.vfs, hello, herald));
+        let drained = pin!(drain(&plan, &mounted.vfs, &mut signals, end));
+        tokio::select! {
+            left = drained => left,
+            never = shown => match never {},
+        }
+    };
+    control.end(left.changes).await;
     Ok(take_leave(&left, herald))
+}
+
+/// Who we are, for those who ask.
+fn hello(plan: &Plan) -> Hello {
+    Hello {
+        remote: plan.remote.name.clone(),
+        path: plan.sub_path.clone(),
+        mountpoint: plan.mountpoint.to_string_lossy().into_owned(),
+        pid: std::process::id(),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// While the rest is uploaded: progress bars on the terminal, a line for the service manager.
+async fn show_drain(
+    vfs: &std::sync::Arc<Vfs>,
+    hello: Hello,
+    herald: &Herald,
+) -> std::convert::Infallible {
+    let mut bars = herald.is_at_terminal().then(Bars::new);
+    let mut told = String::new();
+    loop {
+        tokio::time::sleep(SHOWING).await;
+        let looked = std::sync::Arc::clone(vfs);
+        let snapshot = tokio::task::spawn_blocking(move || looked.snapshot(SHOWN, None)).await;
+        let Ok(snapshot) = snapshot else { continue };
+        if snapshot.counts.is_safe() {
+            continue;
+        }
+        let text = format!("Uploading {} changes", snapshot.counts.all());
+        if text != told {
+            notify::notify(State::Status(&text));
+            told = text;
+        }
+        if let Some(bars) = &mut bars {
+            bars.show(&[Report::new(hello.clone(), snapshot)]);
+        }
+    }
 }
 
 /// Why the mount ends.
@@ -151,7 +207,7 @@ async fn take_off(mounted: &mut Mounted) {
 /// Pushes what is queued, until it is done, `--drain` is over or a second signal arrives. After an
 /// unmount one signal is no haste: systemd sends it as soon as `ExecStop` has unmounted.
 async fn drain(plan: &Plan, vfs: &Vfs, signals: &mut Signals, end: End) -> Left {
-    let waiting = pending(&vfs.status());
+    let waiting = vfs.snapshot(0, None).counts.all();
     let drain = plan.settings.drain.0;
     if waiting == 0 {
         notify::notify(State::Stopping("Unmounted"));
@@ -179,11 +235,6 @@ async fn drain(plan: &Plan, vfs: &Vfs, signals: &mut Signals, end: End) -> Left 
     }
     tracing::info!("asked again, the rest waits for the next mount");
     vfs.shutdown(Duration::ZERO).await
-}
-
-/// Changes that are not on Mega yet.
-fn pending(status: &Status) -> usize {
-    status.queued + status.in_flight + status.parked.len()
 }
 
 /// The last word and the exit code.

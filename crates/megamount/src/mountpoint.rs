@@ -119,6 +119,32 @@ pub(crate) fn is_mounted(path: &Path) -> bool {
         .any(|entry| entry.mount_point == path && entry.is_fuse() && is_ours(entry))
 }
 
+/// The user whose daemon serves the FUSE mount of ours at `path`, or above it.
+pub(crate) fn owner(path: &Path) -> Option<u32> {
+    let table = mountinfo::read().unwrap_or_default();
+    table
+        .into_iter()
+        .filter(|entry| entry.is_fuse() && is_ours(entry) && path.starts_with(&entry.mount_point))
+        .max_by_key(|entry| entry.mount_point.as_os_str().len())?
+        .user
+}
+
+/// Takes the mount at `path` off the tree, unless programs use it.
+pub(crate) fn unmount(path: &Path) -> io::Result<()> {
+    if !is_mounted(path) {
+        // Somebody else was faster.
+        return Ok(());
+    }
+    if is_root() {
+        match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
+            Ok(()) => return Ok(()),
+            Err(Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    run_fusermount(&["-u", "--"], path)
+}
+
 /// The mount that this process made, until it is taken off. Dropping it takes it off too.
 #[derive(Debug)]
 pub(crate) struct Attachment {
@@ -242,9 +268,13 @@ fn unmount_lazily(path: &Path) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
+    run_fusermount(&["-u", "-z", "--"], path)
+}
+
+fn run_fusermount(arguments: &[&str], path: &Path) -> io::Result<()> {
     let helper = fusermount().ok_or_else(|| io::Error::other("fusermount3 was not found"))?;
     let output = Command::new(helper)
-        .args(["-u", "-z", "--"])
+        .args(arguments)
         .arg(path)
         .env_remove(env::NOTIFY_SOCKET)
         .stdin(Stdio::null())

@@ -12,6 +12,8 @@ use crate::env_vars as env;
 pub(crate) enum State<'a> {
     /// Start-up is done; one line for `systemctl status`.
     Ready(&'a str),
+    /// Still shutting down: another line for `systemctl status`.
+    Status(&'a str),
     /// Shutting down; one line for `systemctl status`.
     Stopping(&'a str),
 }
@@ -29,6 +31,7 @@ pub(crate) fn notify(state: State<'_>) {
 fn send(path: &Path, state: State<'_>) -> std::io::Result<()> {
     let message = match state {
         State::Ready(status) => format!("READY=1\nSTATUS={status}\nMAINPID={}", std::process::id()),
+        State::Status(status) => format!("STATUS={status}"),
         State::Stopping(status) => format!("STOPPING=1\nSTATUS={status}"),
     };
     // A leading @ stands for the zero byte of an abstract address.

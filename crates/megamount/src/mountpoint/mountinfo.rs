@@ -16,6 +16,8 @@ pub(super) struct MountEntry {
     pub(super) fs_type: String,
     /// What is mounted.
     pub(super) source: String,
+    /// For FUSE: the user whose process serves it.
+    pub(super) user: Option<u32>,
 }
 
 impl MountEntry {
@@ -45,11 +47,17 @@ fn parse(line: &[u8]) -> Option<MountEntry> {
     let mount_point = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
     let mut text = || Some(String::from_utf8_lossy(&unescape(fields.next()?)).into_owned());
+    let (fs_type, source) = (text()?, text()?);
+    let options = text().unwrap_or_default();
+    let user = options
+        .split(',')
+        .find_map(|option| option.strip_prefix("user_id=")?.parse().ok());
     Some(MountEntry {
         device,
         mount_point,
-        fs_type: text()?,
-        source: text()?,
+        fs_type,
+        source,
+        user,
     })
 }
 
@@ -83,12 +91,13 @@ mod tests {
     #[test]
     fn lines_are_understood() {
         let line = b"36 35 0:50 / /mnt/my\\040mega rw,nosuid shared:1 master:2 - \
-                     fuse.megamount megamount:my\\040remote rw,user_id=0";
+                     fuse.megamount megamount:my\\040remote rw,user_id=1000,group_id=0";
         let entry = parse(line).unwrap();
         assert_eq!(entry.mount_point, PathBuf::from("/mnt/my mega"));
         assert_eq!(entry.fs_type, "fuse.megamount");
         assert_eq!(entry.source, "megamount:my remote");
         assert_eq!(entry.device, rustix::fs::makedev(0, 50));
+        assert_eq!(entry.user, Some(1000));
         assert!(entry.is_fuse());
     }
 

@@ -18,6 +18,7 @@ impl Home {
     pub(crate) fn new() -> Self {
         let home = Self(tempfile::tempdir().unwrap());
         fs::create_dir(home.path("mnt")).unwrap();
+        fs::create_dir(home.path("run")).unwrap();
         home
     }
 
@@ -46,6 +47,7 @@ impl Home {
             .env_clear()
             .env("HOME", self.path(""))
             .env("PATH", "/usr/bin:/bin")
+            .env("XDG_RUNTIME_DIR", self.path("run"))
             .current_dir(self.path(""))
             .stdin(Stdio::null());
         command

@@ -1,0 +1,44 @@
+//! The commands that talk to a mount that is up: `status`, `flush`, `umount`, `retry`, `discard`,
+//! `export`. Each is one function from its arguments to an exit code.
+
+mod push;
+mod resolve;
+mod status;
+
+use std::io::Write;
+
+pub(crate) use push::{flush, unmount};
+pub(crate) use resolve::{discard, export, retry};
+pub(crate) use status::status;
+
+use crate::exit;
+use crate::failure::Failure;
+use crate::launch;
+
+/// The exit code of a command, after its failure has been told.
+pub(crate) fn code(result: Result<u8, Failure>) -> u8 {
+    match result {
+        Ok(code) => code,
+        Err(failure) => {
+            launch::complain(&failure.to_string());
+            exit::code(&failure)
+        }
+    }
+}
+
+/// Prints to standard output. A reader that has gone away is no failure of ours.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// 0 when Mega has everything, else 10.
+fn code_of(is_safe: bool) -> u8 {
+    if is_safe { exit::DONE } else { exit::WORK_LEFT }
+}
+
+/// `1 change`, `2 changes`.
+pub(crate) fn counted(count: usize, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
+}

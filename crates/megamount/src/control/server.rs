@@ -1,0 +1,314 @@
+//! The daemon's end of the control socket.
+//!
+//! Promises: a mount comes up also when there is no place for a socket (a warning says so); a client
+//! that says nothing, says too much or says nonsense costs one connection for a bounded time; nobody
+//! but our own user and root is answered; the socket is gone when the daemon is.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mega_proto::b64;
+use mega_vfs::{Exported, ResolveError, Vfs};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::place;
+use super::protocol::{self, Ask, Fault, Hello, LONGEST_REQUEST, MOST_CHANGES, Reply};
+use super::report::Report;
+
+/// Connections at a time; further ones are told to come back.
+const CONNECTIONS: usize = 64;
+/// A client that asks nothing for this long is left.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A client that does not take an answer for this long is left.
+const WRITING: Duration = Duration::from_secs(20);
+/// How long a question may take to arrive that was asked before the end.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How long the end waits for the clients that want to know of it.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// The control socket of this mount, until dropped.
+#[derive(Debug)]
+pub(crate) struct Control {
+    socket: Option<PathBuf>,
+    ended: watch::Sender<Option<usize>>,
+    task: Option<JoinHandle<()>>,
+}
+
+/// What the connections share.
+struct Host {
+    vfs: Arc<Vfs>,
+    hello: Hello,
+    ended: watch::Receiver<Option<usize>>,
+}
+
+impl Control {
+    /// Listens for commands about `vfs`. The caller has the lock of `state_dir`.
+    pub(crate) fn serve(vfs: &Arc<Vfs>, hello: Hello, state_dir: &Path) -> Self {
+        let (ended, ended_receiver) = watch::channel(None);
+        let (socket, task) = match listen(&hello.remote, state_dir) {
+            Ok((socket, listener)) => {
+                let host = Arc::new(Host {
+                    vfs: Arc::clone(vfs),
+                    hello,
+                    ended: ended_receiver,
+                });
+                let task = tokio::spawn(accept(listener, host));
+                (Some(socket), Some(task))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no control socket: 'megamount status' will not see this mount");
+                (None, None)
+            }
+        };
+        Self {
+            socket,
+            ended,
+            task,
+        }
+    }
+
+    /// Tells those who wait for it that the daemon ends with `left` changes, and stops.
+    pub(crate) async fn end(mut self, left: usize) {
+        self.remove();
+        let _ = self.ended.send(Some(left));
+        if let Some(mut task) = self.task.take()
+            && tokio::time::timeout(FAREWELL, &mut task).await.is_err()
+        {
+            task.abort();
+        }
+    }
+
+    fn remove(&mut self) {
+        if let Some(socket) = self.socket.take()
+            && let Err(error) = std::fs::remove_file(&socket)
+        {
+            tracing::debug!(%error, "the control socket was gone already");
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.remove();
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+}
+
+/// Listens in the first directory that works.
+fn listen(remote: &str, state_dir: &Path) -> io::Result<(PathBuf, UnixListener)> {
+    let name = place::socket_name(remote, state_dir);
+    let mut failure = io::Error::other("there is no private directory for it");
+    for directory in place::directories(place::own_uid()) {
+        match listen_in(&directory, &name) {
+            Ok(listening) => return Ok(listening),
+            Err(error) => {
+                failure = io::Error::new(error.kind(), format!("{}: {error}", directory.display()));
+            }
+        }
+    }
+    Err(failure)
+}
+
+fn listen_in(directory: &Path, name: &str) -> io::Result<(PathBuf, UnixListener)> {
+    place::make_private(directory)?;
+    let socket = directory.join(name);
+    // Left behind by a daemon that was killed.
+    match std::fs::remove_file(&socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&socket)?;
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok((socket, listener))
+}
+
+/// Serves until the end, and then those who want to know of it.
+async fn accept(listener: UnixListener, host: Arc<Host>) {
+    let mut connections = JoinSet::new();
+    let mut ended = host.ended.clone();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if is_welcome(&stream) => {
+                    while connections.try_join_next().is_some() {}
+                    if connections.len() >= CONNECTIONS {
+                        turn_away(&stream);
+                    } else {
+                        connections.spawn(attend(stream, Arc::clone(&host)));
+                    }
+                }
+                Ok(_) => tracing::warn!("another user tried the control socket"),
+                Err(error) => {
+                    // Out of descriptors, perhaps: others need the time to close some.
+                    tracing::warn!(%error, "a control connection failed");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+            _ = until_end(&mut ended) => break,
+        }
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+/// Returns when the daemon ends, with how many changes are left.
+async fn until_end(ended: &mut watch::Receiver<Option<usize>>) -> Option<usize> {
+    ended
+        .wait_for(Option::is_some)
+        .await
+        .ok()
+        .and_then(|left| *left)
+}
+
+/// Whether our own user or root is at the other end.
+fn is_welcome(stream: &UnixStream) -> bool {
+    stream
+        .peer_cred()
+        .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == place::own_uid())
+}
+
+fn turn_away(stream: &UnixStream) {
+    let reply = Reply::Error {
+        code: Fault::Crowded,
+        text: "too many commands ask this mount at once. Try again".to_owned(),
+    };
+    // One line fits the socket's buffer.
+    let _ = stream.try_write(&protocol::line(&reply));
+}
+
+/// One connection, from its first request to its last.
+async fn attend(stream: UnixStream, host: Arc<Host>) {
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    let mut ended = host.ended.clone();
+    loop {
+        let line = tokio::select! {
+            biased;
+            line = tokio::time::timeout(PATIENCE, read_line(&mut reader)) => line,
+            // What was asked before the end is answered, also when it was not read yet.
+            _ = until_end(&mut ended) => {
+                tokio::time::timeout(LAST_WORDS, read_line(&mut reader)).await
+            }
+        };
+        let Ok(Ok(Some(line))) = line else { return };
+        let is_served = match protocol::parse_request(&line) {
+            Ok(Ask::End) => {
+                let left = tokio::select! {
+                    left = until_end(&mut ended) => left,
+                    // It went away, or says something that makes no sense here.
+                    _ = reader.fill_buf() => None,
+                };
+                let Some(left) = left else { return };
+                let _ = send(&mut writer, &Reply::Ended { left }).await;
+                return;
+            }
+            Ok(Ask::Export { path }) => export(&host, &path, &mut writer).await,
+            Ok(ask) => {
+                let host = Arc::clone(&host);
+                // The file system's locks are waited for here, not on a thread of its operations.
+                match tokio::task::spawn_blocking(move || answer(&host, ask)).await {
+                    Ok(reply) => send(&mut writer, &reply).await,
+                    Err(_) => return,
+                }
+            }
+            Err(reply) => {
+                let _ = send(&mut writer, &reply).await;
+                return;
+            }
+        };
+        if is_served.is_err() {
+            return;
+        }
+    }
+}
+
+/// The next line, none at the end. A line that is too long is an error.
+async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let most = LONGEST_REQUEST as u64;
+    let mut bounded = reader.take(most);
+    let length = bounded.read_until(b'\n', &mut line).await?;
+    if length == 0 {
+        return Ok(None);
+    }
+    if line.last() != Some(&b'\n') {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok(Some(line))
+}
+
+async fn send(writer: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
+    let line = protocol::line(reply);
+    match tokio::time::timeout(WRITING, writer.write_all(&line)).await {
+        Ok(result) => result,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Answers what has one answer.
+fn answer(host: &Host, ask: Ask) -> Reply {
+    let vfs = &host.vfs;
+    match ask {
+        Ask::Status { most, mark } => {
+            let snapshot = vfs.snapshot(most.min(MOST_CHANGES), mark);
+            Reply::Status(Box::new(Report::new(host.hello.clone(), snapshot)))
+        }
+        Ask::Flush => Reply::Flushed {
+            mark: vfs.flush_queue(),
+        },
+        Ask::Retry { path } => match vfs.retry(path.as_deref()) {
+            Ok(count) => Reply::Retried { count },
+            Err(error) => refusal(&error),
+        },
+        Ask::Discard { path } => match vfs.discard(&path) {
+            Ok(paths) => Reply::Discarded { paths },
+            Err(error) => refusal(&error),
+        },
+        // The other two are answered by `attend`.
+        Ask::Hello | Ask::Export { .. } | Ask::End => Reply::Hello(host.hello.clone()),
+    }
+}
+
+async fn export(host: &Host, path: &str, writer: &mut OwnedWriteHalf) -> io::Result<()> {
+    let mut export = match host.vfs.export(path) {
+        Ok(export) => export,
+        Err(error) => return send(writer, &refusal(&error)).await,
+    };
+    let size = export.size();
+    send(writer, &Reply::Exporting { size }).await?;
+    loop {
+        let reply = match export.next().await {
+            Ok(Some(Exported::Data(offset, data))) => Reply::Piece {
+                offset,
+                data: b64::encode(&data),
+            },
+            Ok(Some(Exported::Missing(range))) => Reply::Missing {
+                offset: range.start,
+                length: range.end - range.start,
+            },
+            Ok(None) => return send(writer, &Reply::Exported).await,
+            Err(error) => return send(writer, &refusal(&error)).await,
+        };
+        send(writer, &reply).await?;
+    }
+}
+
+fn refusal(error: &ResolveError) -> Reply {
+    let code = match error {
+        ResolveError::NoChange(_) | ResolveError::NoContent(_) => Fault::NotFound,
+        ResolveError::OnItsWay(_) | ResolveError::Open(_) => Fault::Busy,
+        ResolveError::ReadOnly | ResolveError::Local(_) => Fault::Failed,
+    };
+    Reply::Error {
+        code,
+        text: error.to_string(),
+    }
+}

@@ -1,0 +1,11 @@
+//! How mounts are shown to people: a report as text (`text`), one line of it (`lines`), and progress
+//! bars that follow it (`Bars`).
+//!
+//! Names come from whoever can share a folder with the user: nothing of them reaches the terminal
+//! that is not printable.
+
+mod bars;
+mod text;
+
+pub(crate) use bars::{Bars, Terminal};
+pub(crate) use text::{lines, printable, text};

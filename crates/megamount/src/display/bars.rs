@@ -1,0 +1,193 @@
+//! Progress bars on the terminal: one line per mount, one bar per upload.
+//!
+//! While bars are on the screen, log lines have to go above them: whoever writes to the terminal
+//! writes through [`Terminal`]. Where standard error is no terminal nothing is drawn.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::text::{headline, name};
+use crate::control::report::{ChangeState, Report};
+
+/// The bars that are on the screen.
+static DRAWN: Mutex<Option<MultiProgress>> = Mutex::new(None);
+
+const UPLOAD: &str =
+    "  {msg:36!} {bar:20} {bytes:>10} / {total_bytes:10} {bytes_per_sec:>13} {eta:>4}";
+const NAME_WIDTH: usize = 36;
+/// Uploads that are shown.
+const MOST: usize = 12;
+
+/// The bars of some mounts, until dropped.
+#[derive(Debug)]
+pub(crate) struct Bars {
+    all: MultiProgress,
+    heads: HashMap<String, ProgressBar>,
+    uploads: HashMap<(String, i64), ProgressBar>,
+}
+
+impl Bars {
+    /// Nothing to see yet.
+    pub(crate) fn new() -> Self {
+        // Standard error: standard output is for what programs read. Hidden where it is no terminal.
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        *lock() = Some(all.clone());
+        Self {
+            all,
+            heads: HashMap::new(),
+            uploads: HashMap::new(),
+        }
+    }
+
+    /// Whether anybody sees them.
+    pub(crate) fn is_visible(&self) -> bool {
+        !self.all.is_hidden()
+    }
+
+    /// Draws what the reports say.
+    pub(crate) fn show(&mut self, reports: &[Report]) {
+        let mut heads = HashMap::new();
+        let mut uploads = HashMap::new();
+        for report in reports {
+            let place = report.mount.mountpoint.clone();
+            let head = self.heads.remove(&place).unwrap_or_else(|| {
+                let bar = ProgressBar::new(0).with_style(style("{wide_msg}"));
+                self.all.add(bar)
+            });
+            head.set_message(headline(report));
+            let mut last = head.clone();
+            for change in &report.changes {
+                let ChangeState::Uploading { sent, .. } = change.state else {
+                    continue;
+                };
+                if uploads.len() >= MOST {
+                    break;
+                }
+                let key = (place.clone(), change.id);
+                let bar = self.uploads.remove(&key).unwrap_or_else(|| {
+                    let bar = ProgressBar::new(change.size).with_style(style(UPLOAD));
+                    self.all.insert_after(&last, bar)
+                });
+                bar.set_message(shortened(&name(change)));
+                bar.set_length(change.size);
+                bar.set_position(sent);
+                last = bar.clone();
+                uploads.insert(key, bar);
+            }
+            heads.insert(place, head);
+        }
+        for bar in self.heads.values().chain(self.uploads.values()) {
+            bar.finish_and_clear();
+            self.all.remove(bar);
+        }
+        self.heads = heads;
+        self.uploads = uploads;
+    }
+}
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        for bar in self.heads.values().chain(self.uploads.values()) {
+            bar.finish_and_clear();
+        }
+        *lock() = None;
+    }
+}
+
+fn lock() -> std::sync::MutexGuard<'static, Option<MultiProgress>> {
+    DRAWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+}
+
+/// The end of a long name says more than its beginning.
+fn shortened(name: &str) -> String {
+    let length = name.chars().count();
+    if length <= NAME_WIDTH {
+        return name.to_owned();
+    }
+    let tail = name.chars().skip(length - (NAME_WIDTH - 3));
+    format!("...{}", tail.collect::<String>())
+}
+
+/// Standard error, above the bars if there are any.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terminal;
+
+impl Write for Terminal {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let drawn = lock().clone();
+        match drawn {
+            Some(bars) => bars.suspend(|| io::stderr().write(bytes)),
+            None => io::stderr().write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+impl MakeWriter<'_> for Terminal {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        *self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::report::tests::{change, sample};
+
+    #[test]
+    fn the_templates_are_sound() {
+        for template in [UPLOAD, "{wide_msg}"] {
+            ProgressStyle::with_template(template).unwrap();
+        }
+    }
+
+    #[test]
+    fn long_names_lose_their_beginning() {
+        let name = shortened(&format!("{}/end.txt", "\u{f6}".repeat(80)));
+        assert_eq!(name.chars().count(), NAME_WIDTH);
+        assert!(
+            name.starts_with("...") && name.ends_with("/end.txt"),
+            "{name}"
+        );
+        assert_eq!(shortened("a"), "a");
+    }
+
+    #[test]
+    fn bars_come_and_go_with_what_they_show() {
+        let uploading = |id, sent| {
+            let state = ChangeState::Uploading {
+                sent,
+                bytes_per_second: 1,
+                seconds_left: None,
+                restarts: 0,
+            };
+            let mut change = change("f", 10, state);
+            change.id = id;
+            change
+        };
+        let mut bars = Bars::new();
+        bars.show(&[sample(vec![uploading(1, 0), uploading(2, 5)])]);
+        assert_eq!((bars.heads.len(), bars.uploads.len()), (1, 2));
+        bars.show(&[sample(vec![uploading(2, 9)])]);
+        assert_eq!(bars.uploads.len(), 1);
+        let place = ("/mnt/mega".to_owned(), 2);
+        assert_eq!(bars.uploads.get(&place).unwrap().position(), 9);
+        bars.show(&[]);
+        assert!(bars.heads.is_empty() && bars.uploads.is_empty());
+    }
+}
