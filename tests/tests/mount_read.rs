@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use mega_emulator::{Brokenness, FaultAction, FaultRule, Fixture, pattern};
-use megamount_tests::{World, sh};
+use megamount_tests::{World, sh, wait_until};
 
 fn sample() -> World {
     World::with(&[
@@ -128,6 +128,33 @@ fn a_corrupt_small_file_is_an_error() {
     }]);
     let mount = world.mount();
     assert!(mount.sh_fails("cat wrong").contains("Input/output error"));
+    mount.unmount();
+}
+
+#[test]
+fn a_corrupt_large_file_is_found_when_complete() {
+    let size = 9_000_000;
+    let world = World::with(&[Fixture::pattern("/f", size, 5)]);
+    // One bit of every answer is wrong, as from a disk that has gone bad.
+    let flip = FaultAction::FlipBit { byte: 1000 };
+    let rule = world.emulator.faults().add(FaultRule::new("dl", flip));
+    let mount = world.mount();
+    // No part of it can be checked alone, so the first reader may get the wrong bit ...
+    let first = std::fs::read(mount.path("f"));
+    assert!(first.map_or(true, |bytes| bytes != pattern(5, 0, size)));
+    // ... but with the last byte the whole is compared with its checksum, and is not kept.
+    wait_until("the damage is found", || {
+        mount.log().contains("does not match its MAC")
+    });
+    wait_until("a reader is told", || {
+        std::fs::File::open(mount.path("f"))
+            .and_then(|mut file| std::io::copy(&mut file, &mut std::io::sink()))
+            .is_err_and(|error| error.raw_os_error() == Some(5))
+    });
+    world.emulator.faults().remove(rule);
+    wait_until("it is fetched anew", || {
+        std::fs::read(mount.path("f")).is_ok_and(|bytes| bytes == pattern(5, 0, size))
+    });
     mount.unmount();
 }
 
