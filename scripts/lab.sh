@@ -26,6 +26,7 @@ close_lab() {
 # open_lab NAME: builds, installs the other clients, makes the directory.
 open_lab() {
     local started=$SECONDS
+    "$REPO/scripts/setup" build
     # shellcheck disable=SC2119  # no component is needed
     need_rust
     limit_cargo_jobs

@@ -13,9 +13,11 @@ TOOLS_DIR=$TARGET_DIR/tools
 # Pinned: a new release of the checker must not turn an unchanged tree red.
 CARGO_DENY_VERSION=0.20.2
 
+# Where rustup puts its programs.
+CARGO_BIN=${CARGO_HOME:-$HOME/.cargo}/bin
 case ":$PATH:" in
-*":$HOME/.cargo/bin:"*) ;;
-*) PATH=$PATH:$HOME/.cargo/bin ;;
+*":$CARGO_BIN:"*) ;;
+*) PATH=$PATH:$CARGO_BIN ;;
 esac
 
 note() { printf '%s\n' "$*" >&2; }
@@ -78,7 +80,7 @@ install_rustup() {
         curl --proto '=https' --tlsv1.2 -fsS --retry 3 "$url.sha256" | cut -c 1-64 >"$directory/digest" &&
         printf '%s  %s\n' "$(cat "$directory/digest")" "$directory/rustup-init" | sha256sum --check --status - &&
         chmod +x "$directory/rustup-init" &&
-        "$directory/rustup-init" -y -q --no-modify-path --profile minimal --default-toolchain "$1" >&2 || status=$?
+        RUSTUP_INIT_SKIP_PATH_CHECK=yes "$directory/rustup-init" -y -q --no-modify-path --profile minimal --default-toolchain "$1" >&2 || status=$?
     rm -rf "$directory"
     return "$status"
 }
@@ -88,14 +90,20 @@ need_rust() {
     local want has component
     want=$(rust_version)
     if ! have cargo; then
-        note "installing Rust $want with rustup into ~/.cargo"
+        note "installing Rust $want with rustup into ${CARGO_BIN%/bin}"
         install_rustup "$want" || die "rustup could not be installed. Install Rust $want or later, then run this again"
         hash -r
     fi
-    has=$(cd "$REPO" && rustc --version | cut -d ' ' -f 2)
-    if ! is_at_least "$has" "$want"; then
-        have rustup || die "rustc is $has, megamount needs $want or later"
-        note "rustc is $has: using Rust $want from rustup for this run"
+    # Nothing, where rustup has no default toolchain.
+    has=$(cd "$REPO" && rustc --version 2>/dev/null | cut -d ' ' -f 2) || has=
+    if ! is_at_least "${has:-0}" "$want"; then
+        note "rustc is ${has:-not usable}, Rust $want is needed: using it from rustup for this run"
+        # The distribution's cargo may come first in the path, and knows nothing of toolchains.
+        PATH=$CARGO_BIN:$PATH
+        if ! have rustup; then
+            install_rustup "$want" || die "rustup could not be installed. Install Rust $want or later, then run this again"
+        fi
+        hash -r
         rustup toolchain install --no-self-update --profile minimal "$want" >&2
         export RUSTUP_TOOLCHAIN=$want
     fi
