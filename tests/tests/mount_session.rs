@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use mega_emulator::Fixture;
+use mega_emulator::{Fixture, FixtureContent};
 use megamount_tests::{USER, World};
 
 #[test]
@@ -33,4 +33,19 @@ fn a_dead_session_is_renewed_once() {
     assert_eq!(world.emulator.counters().logins, 2);
     world.mount().unmount();
     assert_eq!(world.emulator.counters().logins, 2);
+}
+
+#[test]
+fn keys_wrapped_by_rsa_open_at_every_start() {
+    let world = World::with(&[Fixture::RsaKey {
+        path: "/wrapped".into(),
+        content: FixtureContent::Text("content".into()),
+    }]);
+    for _ in 0..2 {
+        let mount = world.mount();
+        assert_eq!(mount.names(""), ["wrapped"]);
+        assert_eq!(mount.read("wrapped"), b"content");
+        mount.unmount();
+    }
+    assert_eq!(world.emulator.counters().commands("ug"), 0);
 }

@@ -31,6 +31,8 @@ pub struct RsaPrivateKey {
     u: U1024,
     /// Length of the plaintext field, in bytes: 254 for a 2048-bit key.
     field: usize,
+    /// What it was decrypted from.
+    sealed: Box<[u8]>,
 }
 
 impl Drop for RsaPrivateKey {
@@ -94,10 +96,17 @@ impl RsaPrivateKey {
         }
         let mut plain = Zeroizing::new(privk.to_vec());
         ecb_decrypt(master.as_bytes(), &mut plain);
-        Self::from_plain(&plain)
+        Self::from_plain(&plain, privk)
     }
 
-    fn from_plain(plain: &[u8]) -> Result<Self, CryptoError> {
+    /// The key as Mega keeps it, encrypted by the master key: what
+    /// [`decrypt_from`](Self::decrypt_from) took. Not a secret of its own.
+    #[must_use]
+    pub fn sealed(&self) -> &[u8] {
+        &self.sealed
+    }
+
+    fn from_plain(plain: &[u8], sealed: &[u8]) -> Result<Self, CryptoError> {
         let failed = |check| CryptoError::RsaKey { check };
         let mut rest = plain;
         let mut take = || take_mpi(&mut rest);
@@ -141,6 +150,7 @@ impl RsaPrivateKey {
             u,
             // More than 250, by the checks above.
             field: bytes as usize - 2,
+            sealed: sealed.into(),
         })
     }
 

@@ -412,6 +412,7 @@ mod check {
         let stated = owner.b64("privk_plain_b64");
         assert_eq!(plain[..stated.len()], stated);
         let key = RsaPrivateKey::decrypt_from(&master, &privk).unwrap();
+        assert_eq!(key.sealed(), privk);
         let csid = entry.b64("csid_b64");
         let sid = key.decrypt_session_id(&csid).unwrap();
         assert_eq!(sid, entry.text("sid_b64"));

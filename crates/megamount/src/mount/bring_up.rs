@@ -72,6 +72,7 @@ pub(super) async fn bring_up(plan: &Arc<Plan>, herald: &Herald) -> Result<Mounte
     };
     login::open(plan, herald, &store, &api, pinned).await?;
     login::allow_relogin(plan, &store, &api);
+    login::complete(plan, &store, &api).await?;
 
     let started = Vfs::start(Arc::clone(&store), api, vfs_config(plan), limits(plan));
     let vfs = patiently(herald, started)

@@ -7,9 +7,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mega_api::{Api, ApiError, Credentials, Session};
-use mega_crypto::{MasterKey, Secret, normalise_email, session_user};
+use mega_crypto::{MasterKey, RsaPrivateKey, Secret, normalise_email, session_user};
 use mega_proto::{SessionId, b64};
-use mega_store::{SavedSession, Store};
+use mega_store::{SavedSession, Store, StoreError};
 
 use super::plan::Plan;
 use super::translate;
@@ -20,6 +20,8 @@ use crate::launch::{Answerer, Herald, Question};
 use crate::password;
 use crate::terminal::{self, Echo, NoAnswer};
 
+/// The account's RSA key as Mega keeps it, encrypted by the master key: some nodes' keys need it.
+const PRIVATE_KEY: &str = "program.private_key";
 /// How often a password that was typed may be typed again.
 const TYPING_ATTEMPTS: u32 = 3;
 
@@ -36,10 +38,11 @@ pub(super) async fn open(
     if let Some(saved) = store.session().map_err(|e| lost(&e))? {
         check_owner(plan, &saved)?;
         let session = resumed(&saved);
-        if let Some(session) = session {
+        if let Some(mut session) = session {
             tracing::info!("resuming the saved session");
             store.pin(&saved.user, origin).map_err(|e| lost(&e))?;
             store.unlock(&session.master_key).map_err(|e| lost(&e))?;
+            session.rsa = private_key(store, &session.master_key).map_err(|e| lost(&e))?;
             api.install(session);
             return Ok(());
         }
@@ -61,9 +64,41 @@ pub(super) async fn open(
         .pin(&session.user.to_string(), origin)
         .map_err(|e| lost(&e))?;
     store.unlock(&session.master_key).map_err(|e| lost(&e))?;
+    keep_private_key(store, &session).map_err(|e| lost(&e))?;
     store
         .save_session(&to_save(plan, &session))
         .map_err(|e| lost(&e))
+}
+
+/// Asks for the RSA key where no login has brought it: a session taken over from rclone. Only before
+/// the first load of the tree, which cannot do without the server anyway.
+pub(super) async fn complete(plan: &Plan, store: &Store, api: &Api) -> Result<(), Failure> {
+    let lost = |e: &StoreError| translate::store(plan, e);
+    let is_first = store.seqno().map_err(|e| lost(&e))?.is_none();
+    if is_first && api.session().is_some_and(|session| session.rsa.is_none()) {
+        if let Err(error) = api.user_data().await {
+            tracing::warn!(%error, "the account's RSA key is not known");
+        }
+        if let Some(session) = api.session() {
+            keep_private_key(store, &session).map_err(|e| lost(&e))?;
+        }
+    }
+    Ok(())
+}
+
+fn keep_private_key(store: &Store, session: &Session) -> Result<(), StoreError> {
+    let Some(rsa) = &session.rsa else {
+        return Ok(());
+    };
+    let sealed = b64::encode(rsa.sealed());
+    store.write(|tx| tx.meta_set(PRIVATE_KEY, &sealed))
+}
+
+fn private_key(store: &Store, master_key: &MasterKey) -> Result<Option<RsaPrivateKey>, StoreError> {
+    let sealed = store.meta(PRIVATE_KEY)?;
+    Ok(sealed
+        .and_then(|text| b64::decode(&text).ok())
+        .and_then(|sealed| RsaPrivateKey::decrypt_from(master_key, &sealed).ok()))
 }
 
 /// Lets the API log in again, once and silently, when the session dies.
