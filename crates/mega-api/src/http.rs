@@ -56,10 +56,11 @@ impl Http {
                 None => builder,
                 Some("") => builder.no_proxy(),
                 // The text may hold a password, so it is not repeated.
-                Some(proxy) => builder.proxy(
-                    Proxy::all(proxy)
-                        .map_err(|_| ApiError::Config("the proxy is not a URL".to_owned()))?,
-                ),
+                Some(proxy) => builder.proxy(Proxy::all(proxy).map_err(|_| {
+                    ApiError::Config(
+                        "the proxy is not an address such as http://host:3128 (--proxy)".to_owned(),
+                    )
+                })?),
             };
             Ok(match &certificate {
                 Some(certificate) => builder.tls_certs_merge([certificate.clone()]),
@@ -101,7 +102,7 @@ fn certificate(config: &ApiConfig) -> Result<Option<reqwest::Certificate>, ApiEr
     };
     let failed = |what: &dyn std::fmt::Display| {
         ApiError::Config(format!(
-            "cannot use the certificate {}: {what}",
+            "cannot use the certificate {} (--ca-cert): {what}",
             path.display()
         ))
     };

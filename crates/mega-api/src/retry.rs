@@ -86,6 +86,50 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_code_is_met_as_the_protocol_says() {
+        use Retry::{After, Backoff, Few, FreshUrl, Never, Refetch, Relogin, RestartUpload};
+        let table = [
+            (-1, Few),
+            (-2, Never),
+            (-3, Backoff),
+            (-4, Backoff),
+            (-5, Never),
+            (-6, Refetch),
+            (-7, Never),
+            (-8, FreshUrl),
+            (-9, Never),
+            (-10, Never),
+            (-11, Never),
+            (-12, Never),
+            (-13, Never),
+            (-14, Never),
+            (-15, Relogin),
+            (-16, Never),
+            (-17, Never),
+            (-18, After(UNAVAILABLE)),
+            (-19, Backoff),
+            (-20, RestartUpload),
+            (-21, Backoff),
+            (-22, Never),
+            (-23, Never),
+            (-24, Never),
+            (-25, Backoff),
+            (-26, Never),
+            (-27, Never),
+            (-28, Never),
+            (-29, Never),
+            (-30, Never),
+            (-400, Never),
+            (-401, Never),
+        ];
+        let codes: Vec<i64> = ErrorCode::ALL.iter().map(|code| code.code()).collect();
+        assert_eq!(codes, table.map(|(code, _)| code));
+        for (code, class) in table {
+            assert_eq!(policy(ErrorCode::from_code(code)).api, class, "{code}");
+        }
+    }
+
+    #[test]
     fn only_what_was_not_executed_is_repeated_blindly() {
         let repeated: Vec<i64> = ErrorCode::ALL
             .iter()

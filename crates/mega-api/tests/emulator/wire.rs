@@ -117,13 +117,17 @@ fn client(url: &str, ca_cert: Option<PathBuf>) -> Api {
         ..ApiConfig::default()
     })
     .unwrap();
-    api.install(Session {
+    api.install(session());
+    api
+}
+
+fn session() -> Session {
+    Session {
         sid: SessionId::new("S".repeat(58)),
         master_key: MasterKey::from_bytes([7; 16]),
         user: UserHandle([1; 8]),
         rsa: None,
-    });
-    api
+    }
 }
 
 #[tokio::test]
@@ -150,6 +154,23 @@ async fn a_request_has_the_form_of_the_protocol() {
     }
     assert_eq!(ids.len(), 2);
     assert_ne!(ids[0], ids[1]);
+}
+
+#[tokio::test]
+async fn a_proxy_is_asked_for_everything() {
+    let (proxy, seen) = server(ok("", b"[{\"mstrg\":5,\"cstrg\":1}]"), None);
+    // Nobody can resolve this name, and nobody has to.
+    let api = Api::new(ApiConfig {
+        base_url: "http://mega.invalid".parse().unwrap(),
+        proxy: Some(proxy),
+        timeout: Duration::from_secs(5),
+        ..ApiConfig::default()
+    })
+    .unwrap();
+    api.install(session());
+    assert_eq!(api.quota().await.unwrap().total, Some(5));
+    let (head, _) = seen.recv().unwrap();
+    assert!(head.starts_with("POST http://mega.invalid/cs?"), "{head}");
 }
 
 #[tokio::test]
