@@ -305,6 +305,16 @@ impl Changes {
         }
     }
 
+    /// The bytes of this generation are on stable storage.
+    pub(crate) fn mark_synced(&mut self, subject: Subject, generation: u64) {
+        if let Some(row) = self.rows.get_mut(&subject)
+            && let Some(content) = &mut row.content
+            && content.generation == generation
+        {
+            content.synced = true;
+        }
+    }
+
     /// A put is in the journal; what becomes of it is not known yet.
     pub(crate) fn begin_doubt(&mut self, put: Put) {
         self.in_doubt

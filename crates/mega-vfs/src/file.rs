@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mega_proto::NodeHandle;
 use mega_store::{ContentRow, StagingFile, Store, StoreError};
-use mega_transfer::RemoteFile;
+use mega_transfer::{RemoteFile, UploadProgress};
 use tokio_util::sync::CancellationToken;
 
 use crate::types::Timestamp;
@@ -42,6 +42,8 @@ pub(crate) struct Attempt {
     pub(crate) cancel: CancellationToken,
     /// The node is being put: too late to cancel.
     pub(crate) is_frozen: bool,
+    /// How much of it the server has.
+    pub(crate) progress: Arc<UploadProgress>,
 }
 
 pub(crate) struct Content {
@@ -257,6 +259,16 @@ pub(crate) struct FileNode {
     mtime_secs: AtomicI64,
     mtime_nanos: AtomicU32,
     writers: AtomicU32,
+    wanted: AtomicU32,
+}
+
+/// Somebody waits for a file to be on the server; ends when dropped.
+pub(crate) struct Wanted<'f>(&'f FileNode);
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        self.0.wanted.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl FileNode {
@@ -268,6 +280,7 @@ impl FileNode {
             mtime_secs: AtomicI64::new(mtime.secs),
             mtime_nanos: AtomicU32::new(mtime.nanos),
             writers: AtomicU32::new(0),
+            wanted: AtomicU32::new(0),
         }
     }
 
@@ -284,6 +297,24 @@ impl FileNode {
     /// Handles that may write, as last published.
     pub(crate) fn writers(&self) -> u32 {
         self.writers.load(Ordering::Acquire)
+    }
+
+    /// Asks for an upload without delay, also while the file is being written.
+    pub(crate) fn want(&self) -> Wanted<'_> {
+        self.wanted.fetch_add(1, Ordering::AcqRel);
+        Wanted(self)
+    }
+
+    /// Whether somebody waits for the upload.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire) > 0
+    }
+
+    /// Bytes of the upload under way that the server has.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        let content = self.lock();
+        let attempt = content.attempt.as_ref();
+        attempt.map_or(0, |attempt| attempt.progress.acknowledged())
     }
 
     pub(crate) fn size(&self) -> u64 {

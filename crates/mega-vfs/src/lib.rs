@@ -40,7 +40,7 @@ pub use status::{
 };
 pub use stop::{Left, Status};
 pub use types::{
-    Attr, DirEntry, Entry, FileKind, KernelNotifier, Lookup, OpResult, OpenMode, Opened,
+    Attr, DirEntry, Entry, FileKind, FsyncMode, KernelNotifier, Lookup, OpResult, OpenMode, Opened,
     RenameMode, SetAttr, StatFs, Timestamp, Versions, VfsConfig, WriteAt,
 };
 

@@ -10,6 +10,7 @@ mod read;
 mod remove;
 mod rename;
 mod space;
+mod sync;
 mod write;
 mod xattr;
 

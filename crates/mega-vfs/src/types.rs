@@ -239,6 +239,16 @@ pub enum Versions {
     Replace,
 }
 
+/// Where data is safe when `fsync` returns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FsyncMode {
+    /// On stable storage of this machine.
+    #[default]
+    Disk,
+    /// On Mega.
+    Cloud,
+}
+
 /// Settings of one mount.
 #[derive(Debug, Clone)]
 pub struct VfsConfig {
@@ -262,6 +272,8 @@ pub struct VfsConfig {
     pub write_back_max: Duration,
     /// How long the kernel may keep names and attributes while the event channel is up.
     pub attr_ttl: Duration,
+    /// Where data is safe when `fsync` returns.
+    pub fsync: FsyncMode,
     /// Uploads at a time.
     pub uploads: usize,
     /// Deadline of anything that waits for the network.
@@ -285,6 +297,7 @@ impl Default for VfsConfig {
             write_back: Duration::from_secs(5),
             write_back_max: Duration::from_secs(300),
             attr_ttl: Duration::from_secs(60),
+            fsync: FsyncMode::Disk,
             uploads: 4,
             timeout: Duration::from_secs(60),
             sub_path: String::new(),

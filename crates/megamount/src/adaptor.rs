@@ -25,7 +25,7 @@ use fuser::{
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use mega_vfs::{CopyRange, Entry, Lookup, OpResult, OpenMode, Opened, SetAttr, Vfs};
+use mega_vfs::{CopyRange, Entry, FsyncMode, Lookup, OpResult, OpenMode, Opened, SetAttr, Vfs};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -96,6 +96,13 @@ impl Adaptor {
 
     fn op(&self, req: &Request, name: &'static str, ino: INodeNo, kind: Kind) -> Op {
         Op::new(req, name, ino.0, kind, self.deadline)
+    }
+
+    fn kind_of_sync(&self) -> Kind {
+        match self.vfs.fsync_mode() {
+            FsyncMode::Disk => Kind::Sync,
+            FsyncMode::Cloud => Kind::Push,
+        }
     }
 }
 
@@ -503,7 +510,8 @@ impl Filesystem for Adaptor {
     ) {
         let vfs = Arc::clone(&self.vfs);
         self.run(
-            self.op(req, "fsync", ino, Kind::Sync).at(fh.0, 0, 0),
+            self.op(req, "fsync", ino, self.kind_of_sync())
+                .at(fh.0, 0, 0),
             async move { vfs.fsync(ino.0, fh.0, datasync).await },
             move |result| reply_empty(reply, result),
             drop,
@@ -582,7 +590,7 @@ impl Filesystem for Adaptor {
     ) {
         let vfs = Arc::clone(&self.vfs);
         self.run(
-            self.op(req, "fsyncdir", ino, Kind::Sync),
+            self.op(req, "fsyncdir", ino, self.kind_of_sync()),
             async move { vfs.fsyncdir(ino.0).await },
             move |result| reply_empty(reply, result),
             drop,

@@ -19,7 +19,7 @@ pub(crate) use commands::{
     DiscardCommand, ExportCommand, FlushCommand, RetryCommand, StatusCommand, UnmountCommand,
 };
 pub(crate) use options::{
-    CacheMode, LogFormat, LogLevel, MountOptions, Settings, VerifyMode, VersionsMode,
+    CacheMode, FsyncMode, LogFormat, LogLevel, MountOptions, Settings, VerifyMode, VersionsMode,
 };
 
 /// Everything that can be typed.
@@ -239,6 +239,28 @@ mod tests {
                 "{default}\n{help}"
             );
         }
+    }
+
+    #[test]
+    fn every_option_is_in_the_readme_and_no_other() {
+        let readme = include_str!("../../../README.md");
+        // The table's first column, and in it every word that is an option.
+        let mut told: Vec<_> = readme
+            .lines()
+            .filter(|line| line.starts_with("| `-"))
+            .filter_map(|line| line.split(" | ").next())
+            .flat_map(|cell| cell.split(['`', ' ', ',']))
+            .filter_map(|word| word.strip_prefix("--"))
+            .collect();
+        told.sort_unstable();
+        let command = Cli::command();
+        let mut known: Vec<_> = command
+            .get_arguments()
+            .filter_map(clap::Arg::get_long)
+            .filter(|name| !matches!(*name, "help" | "version"))
+            .collect();
+        known.sort_unstable();
+        assert_eq!(told, known);
     }
 
     #[test]

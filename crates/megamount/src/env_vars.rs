@@ -36,6 +36,7 @@ option_variables!(
     DRAIN,
     FILE_PERMS,
     FOREGROUND,
+    FSYNC,
     GID,
     HARD_DELETE,
     LOG_FILE,

@@ -89,12 +89,4 @@ impl Vfs {
         let mut state = self.shared.lock();
         state.handles.remove(fh).map(|_| ()).ok_or(Errno::BADF)
     }
-
-    /// Makes name changes durable.
-    ///
-    /// # Errors
-    /// EIO when stable storage cannot be reached; writing then stops.
-    pub async fn fsyncdir(&self, _ino: u64) -> OpResult<()> {
-        self.shared.sync_rows().await
-    }
 }

@@ -1,9 +1,8 @@
-//! open, flush, release, fsync.
+//! open, flush, release.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mega_store::StoreError;
 use rustix::io::Errno;
 
 use crate::Vfs;
@@ -47,34 +46,6 @@ impl Shared {
             }
             Ok(Opened { fh, keep_cache })
         })
-    }
-
-    /// Makes everything committed so far durable.
-    pub(crate) async fn sync_rows(self: &Arc<Self>) -> OpResult<()> {
-        let shared = Arc::clone(self);
-        tokio::task::spawn_blocking(move || shared.store.sync())
-            .await
-            .map_err(|_| Errno::IO)?
-            .map(|_| ())
-            .map_err(|error| store_errno(&error))
-    }
-
-    /// Staged bytes first, then the row that counts them (I2).
-    fn sync_file(&self, file: &FileNode) -> Result<(), StoreError> {
-        let mut content = file.lock();
-        for layer in &content.layers {
-            layer.file.sync_data()?;
-        }
-        let generation = content.generation;
-        if self.commit_content(file, &mut content).is_err() {
-            return Err(StoreError::NotPresent);
-        }
-        let is_dirty = content.is_dirty && !content.is_unlinked;
-        drop(content);
-        if is_dirty && let Some(subject) = self.lock().inodes.subject(file.ino) {
-            self.store.write(|tx| tx.mark_synced(subject, generation))?;
-        }
-        self.store.sync().map(|_| ())
     }
 }
 
@@ -132,19 +103,6 @@ impl Vfs {
         drop(content);
         self.shared.wake.notify_one();
         committed
-    }
-
-    /// Bytes and row on stable storage before the answer.
-    ///
-    /// # Errors
-    /// EBADF; EIO when stable storage cannot be reached (writing then stops for good).
-    pub async fn fsync(&self, _ino: u64, fh: u64, _data_only: bool) -> OpResult<()> {
-        let handle = self.shared.lock().handles.file(fh).ok_or(Errno::BADF)?;
-        let shared = Arc::clone(&self.shared);
-        tokio::task::spawn_blocking(move || shared.sync_file(&handle.file))
-            .await
-            .map_err(|_| Errno::IO)?
-            .map_err(|error| store_errno(&error))
     }
 }
 

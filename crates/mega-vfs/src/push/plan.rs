@@ -313,7 +313,7 @@ impl Shared {
                 .inodes
                 .known_ino(row.subject)
                 .and_then(|ino| state.files.get(&ino))
-                .is_some_and(|file| file.writers() > 0);
+                .is_some_and(|file| file.writers() > 0 && !file.is_wanted());
             if is_being_written && now - row.since_ms < max_age && !is_stopping {
                 written.push(row.subject);
                 continue;

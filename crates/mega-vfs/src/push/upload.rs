@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use mega_store::{AttemptId, AttemptRow, ChangeState, LayerReader, Store, StoreError, Subject};
 use mega_transfer::{
-    Resumable, ResumeRecord, Retry, SealedSource, TransferError, UploadJournal, UploadProgress,
-    Uploaded,
+    Resumable, ResumeRecord, Retry, SealedSource, TransferError, UploadJournal, Uploaded,
 };
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
@@ -179,6 +178,9 @@ impl Shared {
         let resumable = self.resumable(&journal, generation, size);
         let transfer = self.monitor.begin(subject, size);
         let progress = transfer.progress();
+        if let Some(attempt) = &mut file.lock().attempt {
+            attempt.progress = Arc::clone(&progress);
+        }
         let result = self
             .upload_sealed(&file, layers, size, progress, cancel, resumable)
             .await;
@@ -221,6 +223,7 @@ impl Shared {
             content.attempt = Some(Attempt {
                 cancel: cancel.clone(),
                 is_frozen: false,
+                progress: Arc::default(),
             });
             Ok((
                 Arc::clone(file),

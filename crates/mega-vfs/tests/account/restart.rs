@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use mega_emulator::{FaultAction, FaultRule};
-use mega_vfs::{RenameMode, VfsConfig};
+use mega_store::ChangeState;
+use mega_vfs::{FsyncMode, OpenMode, RenameMode, VfsConfig};
+use rustix::io::Errno;
 
-use crate::support::{World, eager};
+use crate::support::{ROOT, World, eager};
 
 fn slow() -> VfsConfig {
     VfsConfig {
@@ -73,5 +75,42 @@ async fn an_interrupted_upload_goes_on() {
     // The same address, and less than all of it again.
     assert_eq!(world.emulator.counters().commands("u"), 1);
     assert!(up(&world) < SIZE + SIZE / 2, "{}", up(&world));
+    world.finish().await;
+}
+
+/// What the server has refused for good is an error to whoever waits for it, at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn fsync_of_a_refused_change_fails() {
+    let cloud = || VfsConfig {
+        fsync: FsyncMode::Cloud,
+        ..slow()
+    };
+    let world = World::with(cloud(), |_| {}).await;
+    world.write("parked", b"bytes").await;
+    world.write("fine", b"bytes").await;
+    let world = world
+        .restart_after(cloud(), false, |store| {
+            for mut row in store.changes().unwrap() {
+                if row.place.as_ref().unwrap().name == "parked" {
+                    row.state = ChangeState::Parked {
+                        error: "access denied".to_owned(),
+                    };
+                    store.write(|tx| tx.put_change(&row)).unwrap();
+                }
+            }
+        })
+        .await;
+    for (path, expected) in [("parked", Err(Errno::IO)), ("fine", Ok(()))] {
+        let ino = world.ino(path).await.unwrap();
+        let mode = OpenMode {
+            read: true,
+            ..OpenMode::default()
+        };
+        let fh = world.vfs.open(ino, mode).await.unwrap().fh;
+        assert_eq!(world.vfs.fsync(ino, fh, false).await, expected, "{path}");
+        world.vfs.release(ino, fh).await.unwrap();
+    }
+    assert_eq!(world.remote("/fine"), b"bytes");
+    assert_eq!(world.vfs.fsyncdir(ROOT).await, Err(Errno::IO));
     world.finish().await;
 }

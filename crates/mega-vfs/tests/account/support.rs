@@ -41,7 +41,7 @@ async fn client(emulator: &Emulator, id: &str) -> Api {
     api
 }
 
-async fn start(api: &Api, dir: &tempfile::TempDir, config: VfsConfig) -> Arc<Vfs> {
+fn places(dir: &tempfile::TempDir) -> (StatePaths, LockHolder) {
     let paths = StatePaths {
         state_dir: dir.path().join("state"),
         cache_dir: dir.path().join("cache"),
@@ -50,6 +50,11 @@ async fn start(api: &Api, dir: &tempfile::TempDir, config: VfsConfig) -> Arc<Vfs
         pid: std::process::id(),
         mountpoint: "/mnt".into(),
     };
+    (paths, holder)
+}
+
+async fn open_store(api: &Api, dir: &tempfile::TempDir) -> Store {
+    let (paths, holder) = places(dir);
     let deadline = Instant::now() + Duration::from_secs(20);
     let store = loop {
         match Store::open(&paths, &holder, StoreOptions::default()) {
@@ -57,10 +62,15 @@ async fn start(api: &Api, dir: &tempfile::TempDir, config: VfsConfig) -> Arc<Vfs
             Err(StoreError::Locked { .. }) if Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            opened => break Arc::new(opened.unwrap()),
+            opened => break opened.unwrap(),
         }
     };
     store.unlock(&api.session().unwrap().master_key).unwrap();
+    store
+}
+
+async fn start(api: &Api, dir: &tempfile::TempDir, config: VfsConfig) -> Arc<Vfs> {
+    let store = Arc::new(open_store(api, dir).await);
     Vfs::start(store, api.clone(), config, TransferLimits::default())
         .await
         .unwrap()
@@ -100,6 +110,16 @@ impl World {
 
     /// Ends the file system and starts it again on the same state.
     pub(crate) async fn restart(self, config: VfsConfig) -> Self {
+        self.restart_after(config, false, |_| {}).await
+    }
+
+    /// The same, with something done to the state in between, and a power cut.
+    pub(crate) async fn restart_after(
+        self,
+        config: VfsConfig,
+        has_power_cut: bool,
+        edit: impl FnOnce(&Store),
+    ) -> Self {
         self.vfs.shutdown(Duration::ZERO).await;
         let Self {
             emulator,
@@ -108,6 +128,12 @@ impl World {
             dir,
         } = self;
         drop(vfs);
+        edit(&open_store(&api, &dir).await);
+        if has_power_cut {
+            // This start and the next one see another boot than the one before.
+            let (paths, holder) = places(&dir);
+            drop(Store::open_in_boot(&paths, &holder, StoreOptions::default(), "another").unwrap());
+        }
         let vfs = start(&api, &dir, config).await;
         Self {
             emulator,

@@ -33,6 +33,9 @@ pub(super) enum Kind {
     /// Waits for storage to be stable, which a slow disk may take long for: finishes, later
     /// deadline.
     Sync,
+    /// Waits for Mega to have something, which may take as long as it is large: ends by itself when
+    /// nothing moves.
+    Push,
 }
 
 /// One request, for the log and the deadline.
@@ -63,10 +66,10 @@ impl Op {
             off = tracing::field::Empty,
             len = tracing::field::Empty,
         );
-        let deadline = if kind == Kind::Sync {
-            deadline * 5
-        } else {
-            deadline
+        let deadline = match kind {
+            Kind::Query | Kind::Change => deadline,
+            Kind::Sync => deadline * 5,
+            Kind::Push => Duration::MAX,
         };
         Self {
             name,

@@ -125,6 +125,11 @@ layer! {
         #[arg(long, env = env::DRAIN, hide_env = true, help_heading = "Writing",
             value_name = "TIME")]
         drain: Span,
+        /// Where data is safe when fsync returns; 'cloud' uploads at once and waits for Mega
+        /// [default: disk]
+        #[arg(long, env = env::FSYNC, hide_env = true, help_heading = "Writing",
+            value_name = "WHERE")]
+        fsync: FsyncMode,
         /// How many files are uploaded at a time [default: 4]
         #[arg(long, env = env::UPLOADS, hide_env = true, help_heading = "Writing",
             value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -220,6 +225,17 @@ pub(crate) enum VersionsMode {
     Replace,
 }
 
+/// Where data is safe when `fsync` returns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum FsyncMode {
+    /// On stable storage of this machine.
+    #[default]
+    Disk,
+    /// On Mega.
+    Cloud,
+}
+
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -299,6 +315,7 @@ pub(crate) struct Settings {
     pub(crate) write_back: Span,
     pub(crate) write_back_max: Span,
     pub(crate) drain: Span,
+    pub(crate) fsync: FsyncMode,
     pub(crate) uploads: u16,
     pub(crate) hard_delete: bool,
     pub(crate) versions: VersionsMode,
@@ -339,6 +356,7 @@ impl MountOptions {
             write_back: span(self.write_back, 5),
             write_back_max: span(self.write_back_max, 300),
             drain: span(self.drain, 30),
+            fsync: self.fsync.unwrap_or_default(),
             uploads: self.uploads.unwrap_or(4),
             hard_delete: yes(self.hard_delete),
             versions: self.versions.unwrap_or_default(),

@@ -17,7 +17,7 @@ use url::Url;
 use super::plan::Plan;
 use super::{login, translate};
 use crate::adaptor::{Adaptor, Notices};
-use crate::cli::{CacheMode, VerifyMode, VersionsMode};
+use crate::cli::{CacheMode, FsyncMode, VerifyMode, VersionsMode};
 use crate::config::RemoteKind;
 use crate::demo;
 use crate::failure::Failure;
@@ -210,6 +210,10 @@ fn vfs_config(plan: &Plan) -> VfsConfig {
         write_back: settings.write_back.0,
         write_back_max: settings.write_back_max.0.max(settings.write_back.0),
         attr_ttl: settings.attr_timeout.0,
+        fsync: match settings.fsync {
+            FsyncMode::Disk => mega_vfs::FsyncMode::Disk,
+            FsyncMode::Cloud => mega_vfs::FsyncMode::Cloud,
+        },
         uploads: usize::from(settings.uploads),
         timeout: settings.timeout.0,
         sub_path: plan.sub_path.clone(),
