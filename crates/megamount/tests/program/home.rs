@@ -12,6 +12,9 @@ use tempfile::TempDir;
 /// Longer than anything here should take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The user who owns nothing.
+const NOBODY: u32 = 65534;
+
 pub(crate) struct Home(TempDir);
 
 impl Home {
@@ -20,6 +23,44 @@ impl Home {
         fs::create_dir(home.path("mnt")).unwrap();
         fs::create_dir(home.path("run")).unwrap();
         home
+    }
+
+    /// A home of a user who is not root, with a copy of the binary that this user can reach; none
+    /// unless we are root, and where users may not mount.
+    pub(crate) fn of_nobody() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root can become another user");
+            return None;
+        }
+        let device = fs::metadata("/dev/fuse").unwrap().permissions().mode();
+        if device & 0o006 != 0o006 {
+            eprintln!("skipped: /dev/fuse is closed to users here");
+            return None;
+        }
+        // Whatever TMPDIR says, others may not be let in there.
+        let home = Self(tempfile::tempdir_in("/tmp").unwrap());
+        fs::set_permissions(home.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_megamount"), home.path("megamount")).unwrap();
+        fs::create_dir(home.path("mnt")).unwrap();
+        for name in ["", "mnt"] {
+            std::os::unix::fs::chown(home.path(name), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        Some(home)
+    }
+
+    /// A program as that user.
+    pub(crate) fn as_nobody(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let id = NOBODY.to_string();
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+            .arg(program)
+            .env_clear()
+            .env("HOME", self.path(""))
+            .env("PATH", "/usr/bin:/bin")
+            .current_dir(self.path(""))
+            .stdin(Stdio::null());
+        command
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -187,6 +187,43 @@ fn no_network_is_said_and_named() {
 }
 
 #[test]
+fn the_proxy_comes_from_the_option_or_the_environment() {
+    if !has_fuse() {
+        return;
+    }
+    let server = server(account());
+    let home = home(&server.url(), RIGHT);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = format!("http://{}", listener.local_addr().unwrap());
+    // A proxy that hangs up on everybody: whoever asks it gets no further.
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = std::sync::Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            drop(stream);
+        }
+    });
+    let was_asked = || asked.swap(0, std::sync::atomic::Ordering::SeqCst) > 0;
+    let run = |args: &[&str], env: Option<(&str, &str)>| {
+        let mut command = home.command();
+        command
+            .args(["work:", "mnt", "--timeout", "1s"])
+            .args(args)
+            .envs(env);
+        command.output().unwrap().status.code()
+    };
+    assert_eq!(run(&["--proxy", &proxy], None), Some(5));
+    assert!(was_asked(), "--proxy");
+    assert_eq!(run(&[], Some(("MEGAMOUNT_PROXY", &proxy))), Some(5));
+    assert!(was_asked(), "MEGAMOUNT_PROXY");
+    assert_eq!(run(&[], Some(("http_proxy", &proxy))), Some(5));
+    assert!(was_asked(), "http_proxy");
+    assert_eq!(run(&["--proxy", ""], Some(("http_proxy", &proxy))), Some(0));
+    assert!(!was_asked(), "an empty --proxy is none");
+}
+
+#[test]
 fn another_account_or_server_is_refused() {
     if !has_fuse() {
         return;

@@ -7,3 +7,4 @@ mod home;
 mod login;
 mod mounting;
 mod units;
+mod user;
