@@ -23,6 +23,8 @@ use crate::types::{Timestamp, now_ms};
 pub(crate) const MTIME: &str = "~mtime";
 /// Member that is never sent: the duplicate number of the spelling that a rename took over.
 pub(crate) const SUFFIX: &str = "~suffix";
+/// Member of a row's attributes that is never sent: its bytes may be damaged (module `aside`).
+pub(crate) const ASIDE: &str = "~aside";
 
 /// Which queue a row is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

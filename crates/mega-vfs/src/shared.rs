@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::aside::is_set_aside;
 use crate::changes::{MTIME, row_mtime, set_attribute};
 use crate::errno::store_errno;
 use crate::file::{Base, Content, FileNode, Layer};
@@ -118,6 +119,9 @@ impl Shared {
     }
 
     fn load_content(&self, state: &State, subject: Subject) -> OpResult<Content> {
+        if state.changes.get(subject).is_some_and(is_set_aside) {
+            return Err(Errno::IO);
+        }
         let row = state
             .changes
             .get(subject)

@@ -74,6 +74,7 @@ impl Vfs {
         let decryptor = Arc::new(Decryptor::new(ring));
         crate::tree_load::load_shares(&store, &decryptor, &session.master_key)?;
         let config = Arc::new(config);
+        crate::aside::set_aside(&store)?;
         let mut changes = Changes::new(store.changes()?);
         crate::push::take_up_journal(&store, &mut changes)?;
         store

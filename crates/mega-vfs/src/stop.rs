@@ -69,8 +69,11 @@ impl Shared {
             self.space.recount(&state);
             wrote || state.changes.len() > 0
         };
-        if has_changes && let Err(error) = self.store.sync() {
-            tracing::error!(%error, "changes are not on stable storage");
+        if has_changes {
+            self.sync_staging();
+            if let Err(error) = self.store.sync() {
+                tracing::error!(%error, "changes are not on stable storage");
+            }
         }
         if let Err(error) = self.store.cache().flush_maps() {
             tracing::warn!(%error, "the cache's maps could not be saved");

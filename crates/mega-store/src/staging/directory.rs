@@ -23,14 +23,15 @@ pub(crate) struct StagingDir {
     pub(crate) vault: Arc<Vault>,
     cache: BlobCache,
     pub(super) open_files: OpenFiles<StagingId>,
-    /// Files created so far, and how many of them have a durable directory entry.
+    /// Files created so far, and how many of them have a durable directory entry. What an earlier run
+    /// left counts as one, whose entry is in doubt: a kill -9 may have come before the fsync.
     created: AtomicU64,
     durable: Mutex<u64>,
 }
 
 impl StagingDir {
     pub(crate) fn new(path: PathBuf, db: Arc<Db>, vault: Arc<Vault>, cache: BlobCache) -> Self {
-        let (created, durable) = (AtomicU64::new(0), Mutex::new(0));
+        let (created, durable) = (AtomicU64::new(1), Mutex::new(0));
         Self {
             path,
             db,
@@ -59,6 +60,11 @@ impl StagingDir {
     /// A new file's place in the order of creation, for [`sync_entry`](Self::sync_entry).
     pub(crate) fn note_created(&self) -> u64 {
         self.created.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// The place of a file that is there already: before any that is made later.
+    pub(crate) fn last_created(&self) -> u64 {
+        self.created.load(Ordering::Acquire)
     }
 
     /// Makes the directory entry of the file with this number durable; one fsync serves all files

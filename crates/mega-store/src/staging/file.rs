@@ -96,12 +96,12 @@ impl EncryptedFile {
         let plain = Zeroizing::new(dir.vault.open(Slot::StagingKey(id), wrapped)?);
         let key: XtsKey = Zeroizing::new(plain.as_slice().try_into().map_err(|_| damaged)?);
         dir.open_files.put(id, Arc::new(file));
-        let (xts, dir) = (Xts::new(&key), Arc::clone(dir));
+        let (xts, number, dir) = (Xts::new(&key), dir.last_created(), Arc::clone(dir));
         Ok(Self {
             id,
             xts,
             dir,
-            number: 0,
+            number,
             deleted: OnceLock::new(),
         })
     }

@@ -114,3 +114,52 @@ async fn fsync_of_a_refused_change_fails() {
     assert_eq!(world.vfs.fsyncdir(ROOT).await, Err(Errno::IO));
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_power_cut_unsynced_bytes_are_set_aside() {
+    let world = World::with(slow(), |_| {}).await;
+    for name in ["synced", "large"] {
+        world.write(name, &vec![7; 300_000]).await;
+    }
+    world.write("small", b"inline").await;
+    let world = world
+        .restart_after(eager(), true, |store| {
+            for mut row in store.changes().unwrap() {
+                let content = row.content.as_mut().unwrap();
+                // By the last second's round, without any fsync of an application.
+                let is_inline = content.size < 65536;
+                assert!(content.synced || is_inline, "{:?}", row.subject);
+                if row.place.as_ref().unwrap().name == "large" {
+                    content.synced = false;
+                    store.write(|tx| tx.put_change(&row)).unwrap();
+                }
+            }
+        })
+        .await;
+    world
+        .until("the others are there", async |world| {
+            world.paths() == ["/small", "/synced"]
+        })
+        .await;
+    assert_eq!(world.names("").await, ["large", "small", "synced"]);
+    assert_eq!(world.vfs.status().parked.len(), 1);
+    assert_eq!(world.read("large").await, Err(Errno::IO));
+    // Not under another name either, and not after another start.
+    world
+        .rename("large", "renamed", RenameMode::Replace)
+        .await
+        .unwrap();
+    let world = world.restart(eager()).await;
+    assert_eq!(world.read("renamed").await, Err(Errno::IO));
+    assert_eq!(world.paths(), ["/small", "/synced"]);
+    // A new file takes its place.
+    world.write("new", b"new").await;
+    world
+        .rename("new", "renamed", RenameMode::Replace)
+        .await
+        .unwrap();
+    assert_eq!(world.read("renamed").await.unwrap(), b"new");
+    world.settled().await;
+    assert_eq!(world.paths(), ["/renamed", "/small", "/synced"]);
+    world.finish().await;
+}
