@@ -5,7 +5,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use mega_emulator::{FaultAction, FaultRule, Fixture};
-use megamount_tests::{Mount, World};
+use megamount_tests::{Mount, World, sh};
 
 #[test]
 fn paths_that_cannot_be_mounted_are_refused() {

@@ -63,6 +63,8 @@ pub(crate) struct Changes {
     in_doubt: HashMap<String, Vec<Put>>,
     queues: [BTreeSet<(i64, Subject)>; 3],
     stalled: HashSet<Subject>,
+    /// Rows that failed and are put off, also when the mount ends and everything else is due.
+    backing_off: HashSet<Subject>,
     /// When a name was changed last, ms since 1970.
     last_name_ms: i64,
     /// Bytes of new content that Mega does not have.
@@ -140,6 +142,16 @@ impl Changes {
             .map(|(due, _)| *due)
     }
 
+    /// The row failed: it is not due before its time, whatever happens, unless it is edited.
+    pub(crate) fn back_off(&mut self, subject: Subject) {
+        self.backing_off.insert(subject);
+    }
+
+    /// Whether a row is to be pushed: it is due, or the mount ends and nothing speaks against it.
+    pub(crate) fn is_ready(&self, due: i64, row: &ChangeRow, now: i64, is_stopping: bool) -> bool {
+        due <= now || (is_stopping && !self.backing_off.contains(&row.subject))
+    }
+
     /// The row has to wait for another one.
     pub(crate) fn stall(&mut self, subject: Subject) {
         self.dequeue(subject);
@@ -193,6 +205,7 @@ impl Changes {
 
     pub(crate) fn remove(&mut self, subject: Subject) -> Option<ChangeRow> {
         self.dequeue(subject);
+        self.backing_off.remove(&subject);
         let row = self.rows.remove(&subject)?;
         self.content_bytes = self.content_bytes.saturating_sub(content_bytes(&row));
         if let Some(place) = &row.place

@@ -445,6 +445,17 @@ impl State {
         })
     }
 
+    /// The shared content of a file that is open, or in use by an upload.
+    pub(crate) fn open_file(&self, subject: Subject) -> Option<&Arc<FileNode>> {
+        self.files.get(&self.inodes.known_ino(subject)?)
+    }
+
+    /// Whether a program has the file open for writing.
+    pub(crate) fn is_being_written(&self, subject: Subject) -> bool {
+        self.open_file(subject)
+            .is_some_and(|file| file.writers() > 0)
+    }
+
     /// The row of a subject to edit: the present one, or a fresh one that asks for nothing.
     pub(crate) fn row_for_edit(&self, subject: Subject, kind: NodeKind) -> ChangeRow {
         self.changes

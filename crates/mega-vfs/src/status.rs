@@ -331,16 +331,6 @@ impl Shared {
     }
 }
 
-impl State {
-    /// Whether a program has the file open for writing.
-    fn is_being_written(&self, subject: Subject) -> bool {
-        self.inodes
-            .known_ino(subject)
-            .and_then(|ino| self.files.get(&ino))
-            .is_some_and(|file| file.writers() > 0)
-    }
-}
-
 fn kind_of(row: &ChangeRow) -> ChangeKind {
     match (row.removed, row.subject, row.kind) {
         (true, ..) => ChangeKind::Removal,

@@ -291,15 +291,6 @@ impl State {
         Ok(names)
     }
 
-    fn is_being_written(&self, subject: Subject) -> bool {
-        self.open_file(subject)
-            .is_some_and(|file| file.writers() > 0)
-    }
-
-    fn open_file(&self, subject: Subject) -> Option<&Arc<FileNode>> {
-        self.files.get(&self.inodes.known_ino(subject)?)
-    }
-
     fn open_files(&self, subjects: &[Subject]) -> Vec<Arc<FileNode>> {
         let open = subjects.iter().filter_map(|s| self.open_file(*s));
         open.cloned().collect()

@@ -297,6 +297,7 @@ impl Shared {
         let queue = state.changes.queued(Queue::Contents);
         for (_, row) in queue
             .take_while(|(due, _)| is_stopping || *due <= now)
+            .filter(|(due, row)| state.changes.is_ready(*due, row, now, is_stopping))
             .take(SLICE)
         {
             let Some(content) = &row.content else {
@@ -310,9 +311,7 @@ impl Shared {
                 continue;
             }
             let is_being_written = state
-                .inodes
-                .known_ino(row.subject)
-                .and_then(|ino| state.files.get(&ino))
+                .open_file(row.subject)
                 .is_some_and(|file| file.writers() > 0 && !file.is_wanted());
             if is_being_written && now - row.since_ms < max_age && !is_stopping {
                 written.push(row.subject);

@@ -51,6 +51,7 @@ impl State {
                 .changes
                 .queued(queue)
                 .take_while(|(at, _)| is_stopping || *at <= now)
+                .filter(|(at, row)| self.changes.is_ready(*at, row, now, is_stopping))
                 .take(limit)
                 .filter(|(_, row)| !is_resting || self.latest(queue, row) <= now)
                 .map(|(_, row)| row.subject);

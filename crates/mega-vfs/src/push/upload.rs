@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use mega_store::{AttemptId, AttemptRow, ChangeState, LayerReader, Store, StoreError, Subject};
 use mega_transfer::{
-    Resumable, ResumeRecord, Retry, SealedSource, TransferError, UploadJournal, Uploaded,
+    Resumable, ResumeRecord, Retry, SealedSource, TransferError, UploadJournal, UploadProgress,
+    Uploaded,
 };
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
@@ -335,7 +336,7 @@ impl Shared {
         pusher.uploading.remove(&outcome.subject);
         let failure = match outcome.result {
             Ok(finished) => {
-                pusher.failures.remove(&outcome.subject);
+                // Its failures count until there is a node: a put may be refused again and again.
                 pusher.finished.push(finished);
                 return;
             }
@@ -386,6 +387,8 @@ impl Shared {
         };
         if failures.refusals >= PATIENCE {
             tracing::error!(target: "megamount::journal", ?subject, reason, "change parked");
+            // Whoever asks for another try gets as many as the first time.
+            pusher.failures.remove(&subject);
             row.state = ChangeState::Parked {
                 error: reason.to_owned(),
             };
@@ -400,5 +403,6 @@ impl Shared {
         if let Err(errno) = state.commit(vec![row], &[]) {
             tracing::error!(%errno, "the state of a change could not be stored");
         }
+        state.changes.back_off(subject);
     }
 }
