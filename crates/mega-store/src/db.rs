@@ -22,6 +22,7 @@ use rusqlite::{Connection, DEFAULT_NAME, ErrorCode, OpenFlags};
 
 use crate::durable;
 use crate::error::StoreError;
+use crate::failpoints::FailPoints;
 use crate::poison::Poison;
 use crate::reserve::Reserve;
 use crate::schema;
@@ -52,6 +53,7 @@ pub(crate) struct Db {
     sync_done: Mutex<u64>,
     pub(crate) poison: Poison,
     pub(crate) reserve: Reserve,
+    pub(crate) failpoints: FailPoints,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -94,6 +96,7 @@ impl Db {
             sync_done: Mutex::new(0),
             poison: Poison::default(),
             reserve: Reserve::open(dir.join("reserve")),
+            failpoints: FailPoints::default(),
             path,
         })
     }

@@ -19,6 +19,7 @@ mod change_rows;
 mod db;
 mod durable;
 mod error;
+mod failpoints;
 mod loader;
 mod lock;
 mod open_files;
@@ -38,6 +39,7 @@ mod xts;
 
 pub use cache::{Blob, BlobCache, BlobPin, PendingBlob, UNIT};
 pub use error::StoreError;
+pub use failpoints::{FailPoint, FailPoints};
 pub use loader::TreeLoader;
 pub use lock::LockHolder;
 pub use range_set::RangeSet;

@@ -19,6 +19,7 @@ use crate::change_rows;
 use crate::db::Db;
 use crate::durable;
 use crate::error::StoreError;
+use crate::failpoints::{FailPoint, FailPoints};
 use crate::loader::{Touched, TreeLoader};
 use crate::lock::{DirLock, LockHolder};
 use crate::rows::{AttemptRow, ChangeRow, LayerRow, NodeRow, Roots, SavedSession, ShareRow};
@@ -304,8 +305,12 @@ impl Store {
         &self,
         f: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.db
-            .write(|db| f(&mut Tx::new(db, &self.vault, &self.touched)))
+        self.db.failpoints.reach(FailPoint::BeforeCommit);
+        let done = self
+            .db
+            .write(|db| f(&mut Tx::new(db, &self.vault, &self.touched)))?;
+        self.db.failpoints.reach(FailPoint::Committed);
+        Ok(done)
     }
 
     /// A number for something made here, never given out again.
@@ -414,6 +419,12 @@ impl Store {
         } else {
             Space::Ample
         }
+    }
+
+    /// Where tests end the process.
+    #[must_use]
+    pub fn failpoints(&self) -> &FailPoints {
+        &self.db.failpoints
     }
 
     /// The content cache.

@@ -84,7 +84,8 @@ impl Shared {
         loop {
             let now = now_ms();
             self.retry_stalled(&mut pusher, now);
-            if now >= pusher.pause_until {
+            let is_held = self.store.failpoints().is_held();
+            if now >= pusher.pause_until && !is_held {
                 let steps = self.plan_steps(&mut pusher, now);
                 let sent = !steps.is_empty();
                 if sent {
@@ -96,7 +97,11 @@ impl Shared {
                 }
             }
             // With the time the plan was made at: what became due since is due at once.
-            let wait = self.until_next(&pusher, now);
+            let wait = if is_held {
+                Duration::from_millis(5)
+            } else {
+                self.until_next(&pusher, now)
+            };
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 () = self.wake.notified() => {}

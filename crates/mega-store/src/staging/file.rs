@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use super::directory::StagingDir;
 use crate::durable::{private_file, remove_if_there};
 use crate::error::{StoreError, is_disk_full};
+use crate::failpoints::FailPoint;
 use crate::range_set::RangeSet;
 use crate::subject::StagingId;
 use crate::vault::{SEAL_OVERHEAD, Slot};
@@ -265,7 +266,9 @@ impl EncryptedFile {
         let kept = self.file().ok();
         self.dir.open_files.take(&self.id);
         let _ = self.deleted.set(kept);
-        remove_if_there(&self.dir.file(self.id))
+        remove_if_there(&self.dir.file(self.id))?;
+        self.dir.db.failpoints.reach(FailPoint::StagingDropped);
+        Ok(())
     }
 
     fn failed(&self, source: io::Error) -> StoreError {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use mega_api::{ApiError, StorageError};
 use mega_crypto::UploadKey;
 use mega_proto::UploadToken;
+use mega_store::FailPoint;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -269,6 +270,8 @@ impl<'a> Sending<'a> {
     /// Takes an answer in; the token, if it is for everything.
     fn answered(&mut self, done: Done) -> Option<UploadToken> {
         self.attempt.hear();
+        let store = &self.attempt.job.shared.store;
+        store.failpoints().reach(FailPoint::PieceStored);
         self.pace.learn(done.length, done.took);
         let mut ledger = self.attempt.gathered.ledger();
         self.attempt

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mega_proto::{ErrorCode, NodeHandle, NodeKind, RawNode};
-use mega_store::{ChangeRow, ChangeState, NodeRow, Place, Subject};
+use mega_store::{ChangeRow, ChangeState, FailPoint, NodeRow, Place, Subject};
 use mega_transfer::RemoteSource;
 use mega_tree::truth::row_from_raw;
 use serde_json::Value;
@@ -376,6 +376,7 @@ impl Shared {
             }
         };
         drop(guard);
+        self.store.failpoints().reach(FailPoint::Confirmed);
         for layer in dropped {
             if let Err(error) = layer.file.delete() {
                 tracing::warn!(%error, "staging of an uploaded file stays behind");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use mega_api::{ApiError, policy};
 use mega_proto::{ErrorCode, RawNode};
-use mega_store::Subject;
+use mega_store::{FailPoint, Subject};
 use serde_json::Value;
 
 use super::upload::Hope;
@@ -40,6 +40,7 @@ impl Shared {
         let guard = self.gate.lock().await;
         let frozen = self.api.freeze(&commands);
         let started = Instant::now();
+        self.store.failpoints().reach(FailPoint::Journalled);
         let answer = loop {
             match self.api.send(&frozen).await {
                 Err(error) if is_unknown(&error) && started.elapsed() < REPEAT => {
@@ -54,6 +55,7 @@ impl Shared {
         };
         match answer {
             Ok(results) => {
+                self.store.failpoints().reach(FailPoint::Answered);
                 let mut results = results.into_iter();
                 for (step, count) in counted {
                     let own: Vec<_> = results.by_ref().take(count).collect();

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use mega_store::{AttemptId, AttemptRow, ChangeState, LayerReader, Store, StoreError, Subject};
+use mega_store::{AttemptId, AttemptRow, ChangeState, FailPoint, LayerReader, Store, StoreError, Subject};
 use mega_transfer::{
     Resumable, ResumeRecord, Retry, SealedSource, TransferError, UploadJournal, UploadProgress,
     Uploaded,
@@ -226,6 +226,7 @@ impl Shared {
                 is_frozen: false,
                 progress: Arc::default(),
             });
+            self.store.failpoints().reach(FailPoint::Sealed);
             Ok((
                 Arc::clone(file),
                 content.generation,
@@ -336,6 +337,7 @@ impl Shared {
         pusher.uploading.remove(&outcome.subject);
         let failure = match outcome.result {
             Ok(finished) => {
+                self.store.failpoints().reach(FailPoint::Uploaded);
                 // Its failures count until there is a node: a put may be refused again and again.
                 pusher.finished.push(finished);
                 return;
