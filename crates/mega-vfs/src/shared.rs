@@ -203,7 +203,7 @@ impl Shared {
         set_attribute(&mut row, MTIME, Value::String(file.mtime().to_text()));
         if !matches!(row.state, ChangeState::Pushing { .. }) {
             row.state = ChangeState::Pending {
-                due_ms: state.content_due(),
+                due_ms: state.rewrite_due(&row),
             };
         }
         state.commit(vec![row], &[])?;

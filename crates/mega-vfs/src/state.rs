@@ -504,6 +504,13 @@ impl State {
         now_ms().saturating_add(delay)
     }
 
+    /// When content of this row that is closed now is due: a file that is written again and again goes
+    /// all the same after `write_back_max`.
+    pub(crate) fn rewrite_due(&self, row: &ChangeRow) -> i64 {
+        let most = i64::try_from(self.config.write_back_max.as_millis()).unwrap_or(i64::MAX);
+        self.content_due().min(row.since_ms.saturating_add(most))
+    }
+
     /// Writes rows (and drops others) in one transaction, then mirrors them.
     pub(crate) fn commit(&mut self, rows: Vec<ChangeRow>, drop: &[Subject]) -> OpResult<()> {
         self.store

@@ -96,7 +96,7 @@ impl Vfs {
         content.openers = content.openers.saturating_sub(1);
         content.writers = content.writers.saturating_sub(u32::from(handle.mode.write));
         handle.file.publish(&content);
-        if content.is_dirty && content.writers == 0 {
+        if handle.mode.write && content.is_dirty && content.writers == 0 {
             self.shared.start_write_back(&handle.file);
         }
         self.shared.let_go(&handle.file, &mut content);
@@ -107,11 +107,13 @@ impl Vfs {
 }
 
 impl Shared {
-    /// The write-back delay counts from the last close.
+    /// The write-back delay counts from the last close of a writer.
     fn start_write_back(&self, file: &FileNode) {
         let mut state = self.lock();
-        let due = state.content_due();
         let Ok(subject) = state.subject(file.ino) else {
+            return;
+        };
+        let Some(due) = state.changes.get(subject).map(|row| state.rewrite_due(row)) else {
             return;
         };
         State::set_due(&mut state, subject, due);
