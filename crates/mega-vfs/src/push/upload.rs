@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use mega_store::{AttemptId, AttemptRow, ChangeState, FailPoint, LayerReader, Store, StoreError, Subject};
+use mega_store::{
+    AttemptId, AttemptRow, ChangeState, FailPoint, LayerReader, Store, StoreError, Subject,
+};
 use mega_transfer::{
     Resumable, ResumeRecord, Retry, SealedSource, TransferError, UploadJournal, UploadProgress,
     Uploaded,
