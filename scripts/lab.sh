@@ -34,7 +34,9 @@ open_lab() {
         cargo build --release --locked --quiet --manifest-path "$REPO/Cargo.toml" --target-dir "$TARGET_DIR" \
             -p megamount -p mega-emulator
     fi
-    "$REPO/scripts/install-peers"
+    if [ "${LAB_PEERS:-yes}" = yes ]; then
+        "$REPO/scripts/install-peers"
+    fi
     printf 'built and installed in %d s\n' $((SECONDS - started))
     make_lab_directory "$1"
 }
