@@ -55,6 +55,8 @@ pub(crate) struct Changes {
     placed: HashMap<Subject, HashSet<Subject>>,
     replaced_by: HashMap<NodeHandle, Subject>,
     in_flight: HashSet<Subject>,
+    /// Under which subject an upload that is in flight goes on, by the one it began with.
+    handed_over: HashMap<Subject, Subject>,
     /// Nodes whose replacement is placed: they are no longer shown, and go from the server.
     doomed: BTreeSet<NodeHandle>,
     /// Whose content is shown by rows of others: copies that are not on the server yet.
@@ -306,6 +308,7 @@ impl Changes {
             self.dequeue(subject);
             self.in_flight.insert(subject);
         } else if self.in_flight.remove(&subject) {
+            self.handed_over.retain(|_, now| *now != subject);
             self.enqueue(subject);
         }
     }
@@ -366,6 +369,14 @@ impl Changes {
         )
     }
 
+    /// The layers of this subject that a put in doubt was made of; `None` when nothing is in doubt.
+    pub(crate) fn doubted_layers(&self, subject: Subject) -> Option<usize> {
+        let puts = self.in_doubt.values().flatten();
+        puts.filter(|put| put.subject == subject)
+            .map(|put| put.note.layers)
+            .max()
+    }
+
     /// The present form of a put that is in doubt: its row may have moved on to another subject.
     pub(crate) fn present_form(&self, put: &Put) -> Option<&Put> {
         let puts = self.in_doubt.get(&put.note.key)?;
@@ -375,8 +386,16 @@ impl Changes {
     /// A row goes on under another subject: what is under way for it goes along.
     pub(crate) fn hand_over(&mut self, old: Subject, new: Subject) -> Vec<Put> {
         if self.is_in_flight(old) {
+            let began: Vec<Subject> = self
+                .handed_over
+                .iter()
+                .filter_map(|(began, now)| (*now == old).then_some(*began))
+                .collect();
             self.set_in_flight(old, false);
             self.set_in_flight(new, true);
+            for subject in began.into_iter().chain([old]) {
+                self.handed_over.insert(subject, new);
+            }
         }
         let mut moved = Vec::new();
         for put in self.in_doubt.values_mut().flatten() {
@@ -386,6 +405,11 @@ impl Changes {
             }
         }
         moved
+    }
+
+    /// The subject under which what began under `subject` goes on.
+    pub(crate) fn present_subject(&self, subject: Subject) -> Subject {
+        self.handed_over.get(&subject).copied().unwrap_or(subject)
     }
 
     /// All puts whose answer is not known, oldest first.

@@ -58,6 +58,9 @@ pub(crate) struct Content {
     /// Differs from the base.
     pub(crate) is_dirty: bool,
     pub(crate) attempt: Option<Attempt>,
+    /// A put of these layers is in doubt: they stay sealed, because the node that it may have made takes
+    /// their place.
+    pub(crate) is_doubted: bool,
     /// Handles that may write.
     pub(crate) writers: u32,
     /// All handles.
@@ -151,7 +154,7 @@ impl Content {
 
     /// The layer that takes writes now.
     pub(crate) fn top(&mut self, store: &Store) -> Result<&mut StagingFile, StoreError> {
-        let attempt_running = self.attempt.is_some();
+        let attempt_running = self.attempt.is_some() || self.is_doubted;
         let usable = match self.layers.last_mut() {
             Some(layer) if !layer.sealed => true,
             Some(layer) if !attempt_running => {

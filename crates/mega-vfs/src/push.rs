@@ -68,9 +68,11 @@ impl Shared {
     pub(crate) async fn push_changes(self: Arc<Self>) {
         let mut pusher = Pusher::default();
         let mut uploads: JoinSet<upload::Outcome> = JoinSet::new();
-        // What an earlier run sent without learning the result comes first.
+        // What an earlier run sent without learning the result comes first. Nothing is sent on the ground
+        // of what was true then: an attribute that another device, or we ourselves just before a crash,
+        // have changed would be set back.
         while !self.stop.is_cancelled() {
-            match self.recover_attempts().await {
+            match self.resume_queue().await {
                 Ok(()) => break,
                 Err(reason) => {
                     tracing::warn!(reason, "unfinished requests cannot be resolved yet");

@@ -50,9 +50,27 @@ impl OwnPackets {
         self.expected.clear();
     }
 
+    /// The packet of this change is to be applied after all.
+    pub(crate) fn forget(&mut self, handle: NodeHandle) {
+        self.expected.retain(|(node, _), _| *node != handle);
+    }
+
     /// Whether the packet repeats what a reply of ours told already.
     fn take(&mut self, packet: &Packet) -> bool {
         if !self.is_own(packet) {
+            // Somebody else's change of the same node came before ours on the server and after it here:
+            // what follows has to be applied in its order.
+            if !self.expected.is_empty() {
+                match &packet.action {
+                    ActionPacket::Attributes { node, .. } | ActionPacket::Delete { node, .. } => {
+                        self.forget(*node);
+                    }
+                    ActionPacket::Nodes { nodes, .. } => {
+                        nodes.iter().for_each(|node| self.forget(node.handle));
+                    }
+                    _ => {}
+                }
+            }
             return false;
         }
         let keys: Vec<(NodeHandle, &'static str)> = match &packet.action {
@@ -196,9 +214,11 @@ impl Shared {
         let mut current = self.current.subscribe();
         let before = *current.borrow_and_update();
         self.poll_now.notify_one();
-        tokio::time::timeout(deadline, current.wait_for(|count| *count > before))
-            .await
-            .is_ok()
+        let is_current = current.wait_for(|count| *count > before);
+        tokio::select! {
+            () = self.stop.cancelled() => false,
+            result = tokio::time::timeout(deadline, is_current) => matches!(result, Ok(Ok(_))),
+        }
     }
 
     /// Asks the server for the quota.

@@ -140,15 +140,17 @@ impl Shared {
             return Err(Errno::STALE);
         }
         let mut layers = Vec::new();
+        // The row was written before they were sealed.
+        let doubted = state.changes.doubted_layers(subject);
         if let Some(row) = row {
-            for layer in &row.layers {
+            for (index, layer) in row.layers.iter().enumerate() {
                 let file = self
                     .store
                     .open_layer(layer)
                     .map_err(|error| store_errno(&error))?;
                 layers.push(Layer {
                     file,
-                    sealed: layer.sealed,
+                    sealed: layer.sealed || doubted.is_some_and(|count| index < count),
                 });
             }
         }
@@ -162,6 +164,7 @@ impl Shared {
             is_base_lost,
             layers,
             attempt: None,
+            is_doubted: doubted.is_some(),
             writers: 0,
             openers: 0,
             is_unlinked: false,

@@ -450,6 +450,15 @@ impl State {
         self.files.get(&self.inodes.known_ino(subject)?)
     }
 
+    /// Whether this is (still) the shared content of a file, or it has none.
+    pub(crate) fn is_shared_content(&self, subject: Subject, file: Option<&Arc<FileNode>>) -> bool {
+        match (self.open_file(subject), file) {
+            (Some(now), Some(file)) => Arc::ptr_eq(now, file),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
     /// Whether a program has the file open for writing.
     pub(crate) fn is_being_written(&self, subject: Subject) -> bool {
         self.open_file(subject)

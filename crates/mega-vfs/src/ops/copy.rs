@@ -74,7 +74,7 @@ impl Vfs {
             return Err(Errno::OPNOTSUPP);
         }
         if offset == 0 {
-            if content.attempt.is_some() {
+            if content.attempt.is_some() || content.is_doubted {
                 return Err(Errno::OPNOTSUPP);
             }
         } else if !content.layers.is_empty()

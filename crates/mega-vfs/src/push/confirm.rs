@@ -124,6 +124,9 @@ impl Shared {
                     self.drop_attempt(&put);
                 }
                 if let Some(finished) = finished {
+                    if was_executed {
+                        finished.file.lock().is_doubted = true;
+                    }
                     self.end_attempt(finished);
                 }
             }
@@ -200,14 +203,16 @@ impl Shared {
         let put = &self.lock().changes.present_form(put).unwrap_or(put).clone();
         let file = match &finished {
             Some(finished) => Some(Arc::clone(&finished.file)),
-            None => {
-                let state = self.lock();
-                let ino = state.inodes.known_ino(put.subject);
-                ino.and_then(|ino| state.files.get(&ino)).cloned()
-            }
+            None => self.lock().open_file(put.subject).cloned(),
         };
         let mut content = file.as_ref().map(|file| file.lock());
         let mut guard = self.lock();
+        if finished.is_none() && !guard.is_shared_content(put.subject, file.as_ref()) {
+            // Somebody opened it, or let it go, before the locks were held.
+            drop(guard);
+            drop(content);
+            return self.confirm_put(put, node, None);
+        }
         let state = &mut *guard;
         let old = put.subject;
         let new = Subject::Node(node.handle);
@@ -339,6 +344,7 @@ impl Shared {
                 let count = put.note.layers.min(content.layers.len());
                 let dropped: Vec<_> = content.layers.drain(..count).collect();
                 content.attempt = None;
+                content.is_doubted = false;
                 if let Some((_, opened)) = state.node(node.handle)?
                     && let Some(key) = opened.file_key()
                 {

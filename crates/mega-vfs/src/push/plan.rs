@@ -359,12 +359,14 @@ impl Shared {
             content.attempt = None;
             self.let_go(&finished.file, &mut content);
             drop(content);
-            self.lock().changes.set_in_flight(finished.subject, false);
+            let mut state = self.lock();
+            let subject = state.changes.present_subject(finished.subject);
+            state.changes.set_in_flight(subject, false);
             return Ok(None);
         }
         let mut state = self.lock();
         // A conflict may have given the file another row since the upload began.
-        finished.subject = state.subject(finished.file.ino).unwrap_or(finished.subject);
+        finished.subject = state.changes.present_subject(finished.subject);
         let row = state.changes.get(finished.subject).cloned();
         let Some(row) = row.filter(|row| !row.removed && row.content.is_some()) else {
             content.attempt = None;

@@ -64,6 +64,14 @@ fn keep_or_strike(store: &Store, changes: &Changes, row: &AttemptRow) -> Result<
 }
 
 impl Shared {
+    /// At a start: brings the truth up to date, then resolves every put that is in doubt.
+    pub(crate) async fn resume_queue(&self) -> Result<(), &'static str> {
+        if !self.catch_up(CATCH_UP).await {
+            return Err("the event stream is not current");
+        }
+        self.recover_attempts().await
+    }
+
     /// Resolves every put that is in doubt. `Err` says why that is not possible yet.
     pub(crate) async fn recover_attempts(&self) -> Result<(), &'static str> {
         if self.lock().changes.doubts().is_empty() {
@@ -149,6 +157,8 @@ impl Shared {
         }
         self.confirm_put(put, node, None)?;
         let mut state = self.lock();
+        // Older packets about the same nodes may come with it, or after it: all are applied in order.
+        state.own.forget(node.handle);
         state.changes.set_in_flight(put.subject, false);
         state
             .changes

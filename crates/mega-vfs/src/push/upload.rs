@@ -91,9 +91,8 @@ impl UploadJournal for Journal {
 
 /// How an upload task ended.
 pub(crate) struct Outcome {
+    /// As it was when the upload began; a conflict may have given the file another one since.
     subject: Subject,
-    /// The inode, once it is known: a conflict may give its file another subject.
-    ino: Option<u64>,
     result: Result<Finished, Failure>,
 }
 
@@ -159,15 +158,12 @@ impl SealedSource for Sealed {
 impl Shared {
     pub(crate) async fn upload(self: Arc<Self>, subject: Subject) -> Outcome {
         let ino = self.lock().ino(subject);
+        tracing::debug!(?subject, "upload begins");
         let result = match ino {
             Ok(ino) => Box::pin(self.upload_inner(subject, ino)).await,
             Err(errno) => Err(Failure::Local(errno)),
         };
-        Outcome {
-            subject,
-            ino: ino.ok(),
-            result,
-        }
+        Outcome { subject, result }
     }
 
     async fn upload_inner(&self, subject: Subject, ino: u64) -> Result<Finished, Failure> {
@@ -337,6 +333,7 @@ impl Shared {
     /// Takes note of how an upload ended.
     pub(crate) fn upload_ended(&self, pusher: &mut Pusher, outcome: Outcome) {
         pusher.uploading.remove(&outcome.subject);
+        tracing::debug!(subject = ?outcome.subject, done = outcome.result.is_ok(), "upload ends");
         let failure = match outcome.result {
             Ok(finished) => {
                 self.store.failpoints().reach(FailPoint::Uploaded);
@@ -348,8 +345,7 @@ impl Shared {
         };
         let subject = {
             let mut state = self.lock();
-            let now = outcome.ino.and_then(|ino| state.inodes.subject(ino));
-            let subject = now.unwrap_or(outcome.subject);
+            let subject = state.changes.present_subject(outcome.subject);
             state.changes.set_in_flight(subject, false);
             subject
         };
