@@ -585,10 +585,11 @@ fn remaining(now: &ChangeRow, note: &PutNote, node: &NodeRow) -> Option<ChangeRo
         }
         _ => false,
     };
-    if is_there {
+    if is_there || rest.place.is_none() {
         rest.place = None;
+        // Until it is there, what it takes the name of must not go.
+        rest.replaces = None;
     }
-    rest.replaces = None;
     rest.content = rest
         .content
         .filter(|content| content.generation != note.generation);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mega_emulator::Fixture;
+use mega_emulator::{FaultAction, FaultRule, Fixture};
 use mega_vfs::{RenameMode, VfsConfig};
 use rustix::io::Errno;
 
@@ -198,5 +198,43 @@ async fn made_and_removed_in_time_costs_nothing() {
     }
     let counters = world.emulator.counters();
     assert_eq!((counters.commands("u"), counters.commands("p")), (0, 0));
+    world.finish().await;
+}
+
+/// The put was on its way under the old name when the file was renamed over another one: that one goes
+/// only after the new name is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_over_during_a_put_never_leaves_the_name_without_a_file() {
+    let world = World::with(eager(), |emulator| {
+        emulator
+            .populate(EMAIL, &[Fixture::file("/doc", "old", 1)])
+            .unwrap();
+    })
+    .await;
+    world
+        .emulator
+        .faults()
+        .add(FaultRule::once("cmd:p", FaultAction::Slow { ms: 500 }));
+    // The new name takes a while, too: whatever overtakes it shows.
+    world.emulator.faults().add(FaultRule::once(
+        "cmd:a",
+        FaultAction::CommandError { code: -3 },
+    ));
+    world.write("tmp", b"new").await;
+    world
+        .until("the put is there", async |world| world.paths().len() == 2)
+        .await;
+    world
+        .rename("tmp", "doc", RenameMode::Replace)
+        .await
+        .unwrap();
+    world
+        .until("it is renamed", async |world| {
+            let paths = world.paths();
+            assert!(paths.contains(&"/doc".to_owned()), "{paths:?}");
+            paths == ["/doc"] && world.remote("/doc") == b"new"
+        })
+        .await;
+    world.settled().await;
     world.finish().await;
 }
