@@ -392,7 +392,8 @@ fn the_end_in_the_foreground_shows_its_progress() {
     mount.unmount();
     running.join().unwrap();
     let drawn = String::from_utf8_lossy(&std::fs::read(&screen).unwrap()).into_owned();
-    for part in ["unmounted: 1 change not on Mega", "big"] {
+    // A long mountpoint leaves no room for the rest of the line.
+    for part in ["unmounted: 1 change", "big"] {
         assert!(drawn.contains(part), "no '{part}' in {drawn:?}");
     }
     assert!(world.content("/big").unwrap() == pattern(1, 0, 3_000_000));
