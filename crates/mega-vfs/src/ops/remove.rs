@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use mega_proto::NodeKind;
-use mega_store::{ChangeState, Store, Subject};
+use mega_store::{ChangeRow, ChangeState, Store, Subject};
 use mega_tree::node::Shape;
 use rustix::io::Errno;
 
@@ -15,40 +15,59 @@ use crate::shared::Shared;
 use crate::state::{Found, State};
 use crate::types::{Attr, OpResult};
 
+/// What is to be done so that a name goes.
+pub(crate) struct Removal {
+    ino: u64,
+    attr: Attr,
+    /// The row to write.
+    pub(crate) row: Option<ChangeRow>,
+    /// The row to drop: nobody but us ever knew of it.
+    pub(crate) dropped: Option<ChangeRow>,
+    open: Option<Arc<FileNode>>,
+}
+
+impl Removal {
+    /// The subject whose row is dropped.
+    pub(crate) fn dropped_subject(&self) -> Option<Subject> {
+        self.dropped.as_ref().map(|row| row.subject)
+    }
+}
+
 impl Shared {
     /// Takes a name away. Returns the file whose content must be told, once the state lock is free.
-    pub(crate) fn remove_entry(
+    fn remove_entry(
         &self,
         state: &mut State,
         directory: Subject,
         found: &Found,
     ) -> OpResult<Option<Arc<FileNode>>> {
-        let subject = found.subject;
-        let ino = state.ino(subject)?;
-        let open = state.files.get(&ino).cloned();
-        let kind = state.kind_of(subject)?;
-        let attr = state.attr_with(subject, found.facts)?;
-        let vanishes = matches!(subject, Subject::Local(_)) && !state.changes.is_in_flight(subject);
-        if vanishes && open.is_none() {
-            let row = state.changes.get(subject).cloned();
-            state.commit(Vec::new(), &[subject])?;
-            if let Some(content) = row.and_then(|row| row.content) {
-                drop_staging(&self.store, &content.layers);
-            }
-        } else {
-            let mut row = state.row_for_edit(subject, kind);
-            row.removed = true;
-            row.state = ChangeState::Pending {
-                due_ms: state.name_due(),
-            };
-            state.commit(vec![row], &[])?;
+        let removal = state.removal_of(found)?;
+        let dropped = removal.dropped_subject();
+        state.commit(removal.row.iter().cloned().collect(), dropped.as_slice())?;
+        Ok(self.finish_removal(state, directory, found.subject, removal))
+    }
+
+    /// After the commit: the view without the name.
+    pub(crate) fn finish_removal(
+        &self,
+        state: &mut State,
+        directory: Subject,
+        subject: Subject,
+        removal: Removal,
+    ) -> Option<Arc<FileNode>> {
+        if let Some(content) = removal.dropped.and_then(|row| row.content) {
+            drop_staging(&self.store, &content.layers);
         }
         state.take_out(directory, subject);
         state.touch_dir(directory);
         // Whoever has it open, or is in it, can still ask about it.
-        state.inodes.changed(ino, None);
-        state.inodes.set_removed(ino, Attr { nlink: 0, ..attr });
-        Ok(open)
+        state.inodes.changed(removal.ino, None);
+        let attr = Attr {
+            nlink: 0,
+            ..removal.attr
+        };
+        state.inodes.set_removed(removal.ino, attr);
+        removal.open
     }
 
     /// After the state lock is released: the content of a removed file lives until its last release.
@@ -62,6 +81,35 @@ impl Shared {
             attempt.cancel.cancel();
         }
         self.let_go(&file, &mut content);
+    }
+}
+
+impl State {
+    /// What removing an entry needs, nothing of it done.
+    pub(crate) fn removal_of(&mut self, found: &Found) -> OpResult<Removal> {
+        let subject = found.subject;
+        let ino = self.ino(subject)?;
+        let open = self.files.get(&ino).cloned();
+        let kind = self.kind_of(subject)?;
+        let attr = self.attr_with(subject, found.facts)?;
+        let vanishes = matches!(subject, Subject::Local(_)) && !self.changes.is_in_flight(subject);
+        let (row, dropped) = if vanishes && open.is_none() {
+            (None, self.changes.get(subject).cloned())
+        } else {
+            let mut row = self.row_for_edit(subject, kind);
+            row.removed = true;
+            row.state = ChangeState::Pending {
+                due_ms: self.name_due(),
+            };
+            (Some(row), None)
+        };
+        Ok(Removal {
+            ino,
+            attr,
+            row,
+            dropped,
+            open,
+        })
     }
 }
 

@@ -157,9 +157,13 @@ impl Vfs {
                     Subject::Node(handle) => Some(handle),
                     Subject::Local(_) => inherited,
                 };
-                // The mover's row first: a crash between the two leaves one copy too many.
-                state.commit(vec![row], &[])?;
-                self.shared.remove_entry(&mut state, to, other)?
+                // Both in one transaction: a crash leaves the old state or the new one.
+                let removal = state.removal_of(other)?;
+                let dropped = removal.dropped_subject();
+                let rows = removal.row.iter().cloned().chain([row]).collect();
+                state.commit(rows, dropped.as_slice())?;
+                self.shared
+                    .finish_removal(&mut state, to, other.subject, removal)
             }
             None => {
                 state.commit(vec![row], &[])?;

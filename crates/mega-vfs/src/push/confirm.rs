@@ -269,6 +269,15 @@ impl Shared {
             node.suffix = state.node_row(over)?.and_then(|row| row.suffix);
         }
         let retargeted = state.retargeted(old, new);
+        // Removed while it was on its way: whoever took its name is placed before it goes.
+        let heir = row
+            .as_ref()
+            .filter(|row| row.removed)
+            .and_then(|row| state.heir_of(row))
+            .map(|heir| ChangeRow {
+                replaces: Some(node.handle),
+                ..heir
+            });
         let is_overtaken = match put.note.replaced() {
             Some(over) => state.is_overtaken(over, node.handle)?,
             None => false,
@@ -292,7 +301,7 @@ impl Shared {
                 if let Some(over) = over_row {
                     tx.delete_change(Subject::Node(over))?;
                 }
-                for row in rest.iter().chain(&left_over) {
+                for row in rest.iter().chain(&left_over).chain(&heir) {
                     tx.put_change(row)?;
                 }
                 tx.retarget_children(old, new)?;
@@ -313,7 +322,7 @@ impl Shared {
         {
             state.drop_content_of(&gone);
         }
-        for row in rest.into_iter().chain(left_over) {
+        for row in rest.into_iter().chain(left_over).chain(heir) {
             state.changes.insert(row);
         }
         for child in retargeted {
@@ -531,6 +540,20 @@ impl State {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The row that took over the place of a removed one and replaces nothing else.
+    fn heir_of(&self, removed: &ChangeRow) -> Option<ChangeRow> {
+        let place = removed.place.as_ref()?;
+        self.changes
+            .placed_in(place.parent)
+            .find(|row| {
+                row.subject != removed.subject
+                    && !row.removed
+                    && row.replaces.is_none()
+                    && row.place.as_ref() == Some(place)
+            })
+            .cloned()
     }
 
     /// A loaded directory goes on under the subject of its new node.
