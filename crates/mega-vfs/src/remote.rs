@@ -95,15 +95,34 @@ impl OwnPackets {
     }
 }
 
+/// Most packets that are held back until their reply is complete.
+const MOST_HELD: usize = 20_000;
+
+/// Two replies as one. What comes in several replies (`ir`) is applied at once: after a restart it begins
+/// with changes of ours that the truth has already, and half of them would show an older state.
+fn joined(held: Option<EventReply>, mut reply: EventReply) -> EventReply {
+    let Some(mut all) = held else { return reply };
+    all.packets.append(&mut reply.packets);
+    EventReply {
+        packets: all.packets,
+        sn: reply.sn.or(all.sn),
+        ..reply
+    }
+}
+
 impl Shared {
     /// The event task: polls until the mount ends.
     pub(crate) async fn follow_events(self: Arc<Self>) {
         let mut channel = EventChannel::default();
         let mut failures = 0_u32;
+        let mut held: Option<EventReply> = None;
         while !self.stop.is_cancelled() {
-            let sn = match self.store.seqno() {
-                Ok(Some(sn)) => sn,
-                Ok(None) | Err(_) => return,
+            let sn = match held.as_ref().and_then(|reply| reply.sn.clone()) {
+                Some(sn) => sn,
+                None => match self.store.seqno() {
+                    Ok(Some(sn)) => sn,
+                    Ok(None) | Err(_) => return,
+                },
             };
             let reply = tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -118,12 +137,18 @@ impl Shared {
                 Ok(reply) => {
                     failures = 0;
                     self.is_channel_up.store(true, Ordering::Release);
+                    let reply = joined(held.take(), reply);
+                    if reply.more && reply.packets.len() < MOST_HELD {
+                        held = Some(reply);
+                        continue;
+                    }
                     if let Err(errno) = self.apply(reply).await {
                         tracing::error!(%errno, "remote changes could not be stored");
                         tokio::time::sleep(Duration::from_secs(1)).await;
                     }
                 }
                 Err(ApiError::Refused(ErrorCode::TooMany)) => {
+                    held = None;
                     if let Err(error) = self.refetch().await {
                         tracing::warn!(%error, "the tree could not be fetched again");
                         tokio::time::sleep(Duration::from_secs(2)).await;

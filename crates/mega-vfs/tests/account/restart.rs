@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use mega_emulator::{FaultAction, FaultRule};
+use mega_emulator::{FaultAction, FaultRule, Fixture};
 use mega_store::ChangeState;
 use mega_vfs::{FsyncMode, OpenMode, RenameMode, VfsConfig};
 use rustix::io::Errno;
 
-use crate::support::{ROOT, World, eager};
+use crate::support::{EMAIL, ROOT, World, eager};
 
 fn slow() -> VfsConfig {
     VfsConfig {
@@ -161,5 +161,40 @@ async fn after_a_power_cut_unsynced_bytes_are_set_aside() {
     assert_eq!(world.read("renamed").await.unwrap(), b"new");
     world.settled().await;
     assert_eq!(world.paths(), ["/renamed", "/small", "/synced"]);
+    world.finish().await;
+}
+
+/// What comes in many replies is seen as a whole: no name is between two of them what it once was.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_in_many_replies_is_applied_at_once() {
+    let world = World::with(eager(), |emulator| {
+        emulator
+            .populate(EMAIL, &[Fixture::file("/0", "x", 1)])
+            .unwrap();
+    })
+    .await;
+    world
+        .until("idle", async |world| world.vfs.status().is_channel_up)
+        .await;
+    world.emulator.set(|knobs| knobs.events_per_reply = 1);
+    // A rename a packet; a restart asks for all of them.
+    let names: Vec<String> = (0..40).map(|n| n.to_string()).collect();
+    world.vfs.shutdown(Duration::ZERO).await;
+    for pair in names.windows(2) {
+        let rename = Fixture::Rename {
+            path: format!("/{}", pair[0]),
+            name: pair[1].clone(),
+        };
+        world.emulator.populate(EMAIL, &[rename]).unwrap();
+    }
+    let world = world.restart(eager()).await;
+    let last = names.last().unwrap();
+    world
+        .until("the last name is there", async |world| {
+            let seen = world.names("").await;
+            assert!(seen == ["0"] || seen == [last.as_str()], "{seen:?}");
+            seen == [last.as_str()]
+        })
+        .await;
     world.finish().await;
 }
