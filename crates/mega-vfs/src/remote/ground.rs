@@ -149,17 +149,19 @@ impl State {
 
     /// Whether a node is where users see it.
     pub(crate) fn is_shown(&self, handle: NodeHandle) -> OpResult<bool> {
-        Ok(match self.node_row(handle)? {
-            None => false,
-            Some(row) => self.fate_of(&row)? == Fate::Present,
-        })
+        Ok(self.fate(handle)? == Fate::Present)
     }
 
     fn is_gone(&self, handle: NodeHandle) -> OpResult<bool> {
-        Ok(match self.node_row(handle)? {
-            None => true,
-            Some(row) => self.fate_of(&row)? == Fate::Gone,
-        })
+        Ok(self.fate(handle)? == Fate::Gone)
+    }
+
+    /// What has become of a node, by its handle.
+    fn fate(&self, handle: NodeHandle) -> OpResult<Fate> {
+        match self.node_row(handle)? {
+            None => Ok(Fate::Gone),
+            Some(row) => self.fate_of(&row),
+        }
     }
 
     /// Makes a local folder in the place of one that is gone, and of the ones above it.
