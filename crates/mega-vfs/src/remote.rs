@@ -27,6 +27,8 @@ use crate::types::OpResult;
 pub(crate) struct OwnPackets {
     client_id: String,
     expected: HashMap<(NodeHandle, &'static str), u32>,
+    /// What the last packet took away: if the next one brings it again, it was moved.
+    taken_away: Option<NodeHandle>,
 }
 
 impl OwnPackets {
@@ -34,6 +36,7 @@ impl OwnPackets {
         Self {
             client_id,
             expected: HashMap::new(),
+            taken_away: None,
         }
     }
 
@@ -57,6 +60,10 @@ impl OwnPackets {
 
     /// Whether the packet repeats what a reply of ours told already.
     fn take(&mut self, packet: &Packet) -> bool {
+        let taken_away = self.taken_away.take();
+        if let ActionPacket::Delete { node, .. } = &packet.action {
+            self.taken_away = Some(*node);
+        }
         if !self.is_own(packet) {
             // Somebody else's change of the same node came before ours on the server and after it here:
             // what follows has to be applied in its order.
@@ -76,9 +83,11 @@ impl OwnPackets {
         let keys: Vec<(NodeHandle, &'static str)> = match &packet.action {
             ActionPacket::Attributes { node, .. } => vec![(*node, "u")],
             ActionPacket::Delete { node, .. } => vec![(*node, "d")],
-            ActionPacket::Nodes { nodes, .. } => {
-                nodes.iter().map(|node| (node.handle, "t")).collect()
-            }
+            // A move brings all that is in the folder: what is expected of those is still to come.
+            ActionPacket::Nodes { nodes, .. } => match taken_away {
+                Some(moved) if nodes.iter().any(|node| node.handle == moved) => vec![(moved, "t")],
+                _ => nodes.iter().map(|node| (node.handle, "t")).collect(),
+            },
             _ => return false,
         };
         let mut taken = false;

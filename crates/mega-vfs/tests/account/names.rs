@@ -238,3 +238,38 @@ async fn a_rename_over_during_a_put_never_leaves_the_name_without_a_file() {
     world.settled().await;
     world.finish().await;
 }
+
+/// The packet of a moved folder brings all that is in it, as it was then. What we did to those since is
+/// told by packets of its own, and must not be undone in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn moves_inside_of_a_moved_folder_stay() {
+    let config = VfsConfig {
+        write_back: Duration::from_millis(300),
+        ..eager()
+    };
+    let world = World::with(config, |emulator| {
+        let list = [
+            Fixture::folder("/x"),
+            Fixture::folder("/a"),
+            Fixture::folder("/a/b"),
+            Fixture::file("/a/b/f", "text", 1),
+        ];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    for (from, to) in [("a", "x/a"), ("x/a/b", "b"), ("b/f", "b/g")] {
+        world.rename(from, to, RenameMode::Replace).await.unwrap();
+    }
+    world.settled().await;
+    assert_eq!(world.paths(), ["/b", "/b/g", "/x", "/x/a"]);
+    // Whatever comes before this sign has been applied when it is seen.
+    let sign = Fixture::folder("/sign");
+    world.emulator.populate(EMAIL, &[sign]).unwrap();
+    world
+        .until("the sign is seen", async |world| {
+            world.names("").await == ["b", "sign", "x"]
+        })
+        .await;
+    assert_eq!(world.names("b").await, ["g"]);
+    world.finish().await;
+}
