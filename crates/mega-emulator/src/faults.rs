@@ -3,6 +3,7 @@
 //! of requests. Rules are tried in the order they were added; the first that fires wins.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,8 @@ pub enum FaultAction {
     },
     /// Not executed; the connection is reset.
     Reset,
+    /// Executed only once this rule has been removed, also when the client has gone by then.
+    Held,
     /// Executed, then the connection is reset before any byte of the reply.
     Lost,
     /// Executed, then this body is sent instead of the real one (a lost token: empty text).
@@ -269,23 +272,35 @@ impl FaultControl {
             .map_or(0, |r| r.fired)
     }
 
-    /// The fault for a whole request at one of these points.
+    /// The fault for a whole request at one of these points. Returns when a rule that holds it is gone.
     pub(crate) fn for_request(&self, points: &[String]) -> Option<FaultAction> {
         let fits = |a: &FaultAction| !a.is_for_command() && !a.is_for_body();
-        self.pick(|r| fits(&r.action) && (r.at == "*" || points.contains(&r.at)))
+        let (id, action) =
+            self.pick(|r| fits(&r.action) && (r.at == "*" || points.contains(&r.at)))?;
+        if action != FaultAction::Held {
+            return Some(action);
+        }
+        while self.lock().list.iter().any(|r| r.id == id) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        None
     }
 
     /// The fault for an upload piece whose head has arrived.
     pub(crate) fn for_body(&self) -> Option<FaultAction> {
-        self.pick(|r| r.action.is_for_body() && matches!(r.at.as_str(), "ul" | "*"))
+        let (_, action) =
+            self.pick(|r| r.action.is_for_body() && matches!(r.at.as_str(), "ul" | "*"))?;
+        Some(action)
     }
 
     /// The fault for one command.
     pub(crate) fn for_command(&self, name: &str) -> Option<FaultAction> {
-        self.pick(|r| r.action.is_for_command() && r.at.strip_prefix("cmd:") == Some(name))
+        let (_, action) =
+            self.pick(|r| r.action.is_for_command() && r.at.strip_prefix("cmd:") == Some(name))?;
+        Some(action)
     }
 
-    fn pick(&self, matches: impl Fn(&FaultRule) -> bool) -> Option<FaultAction> {
+    fn pick(&self, matches: impl Fn(&FaultRule) -> bool) -> Option<(u64, FaultAction)> {
         let mut rules = self.lock();
         let Rules { list, random, .. } = &mut *rules;
         for rule in list.iter_mut().filter(|r| matches(r)) {
@@ -305,7 +320,7 @@ impl FaultControl {
                 }
             }
             rule.fired += 1;
-            return Some(rule.action.clone());
+            return Some((rule.id, rule.action.clone()));
         }
         None
     }

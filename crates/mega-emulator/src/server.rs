@@ -281,6 +281,8 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
+        // Requests that are held go on.
+        self.shared.faults.clear();
         {
             // Taken so that no long poll misses the signal between its check and its wait.
             let _state = self.shared.state();

@@ -63,6 +63,8 @@ pub(crate) struct Changes {
     based_on: HashMap<NodeHandle, HashSet<Subject>>,
     /// What is journalled and neither confirmed nor struck, by the wrapped key as sent.
     in_doubt: HashMap<String, Vec<Put>>,
+    /// Puts of an earlier run that were looked for in vain, by the same key; their rows start over.
+    withdrawn: HashMap<String, Vec<Put>>,
     queues: [BTreeSet<(i64, Subject)>; 3],
     stalled: HashSet<Subject>,
     /// Rows that failed and are put off, also when the mount ends and everything else is due.
@@ -367,6 +369,27 @@ impl Changes {
             made.find(|put| Some(put.note.parent) == node.parent)
                 .unwrap_or(first),
         )
+    }
+
+    /// A put that the server does not seem to have executed; it may still do so.
+    pub(crate) fn withdraw(&mut self, put: Put) {
+        let key = put.note.key.clone();
+        self.withdrawn.entry(key).or_default().push(put);
+    }
+
+    /// The withdrawn put that made this node after all. It is told once.
+    pub(crate) fn take_withdrawn(&mut self, node: &NodeRow) -> Option<Put> {
+        if self.withdrawn.is_empty() {
+            return None;
+        }
+        for key in wrapped_keys(&node.key) {
+            let Some(puts) = self.withdrawn.get_mut(key) else {
+                continue;
+            };
+            let made = puts.iter().position(|put| put.may_have_made(node))?;
+            return Some(puts.swap_remove(made));
+        }
+        None
     }
 
     /// The layers of this subject that a put in doubt was made of; `None` when nothing is in doubt.

@@ -3,6 +3,37 @@
 use super::*;
 
 #[test]
+fn a_held_request_is_executed_when_its_rule_goes_although_the_client_has_gone() {
+    let (emulator, mut c) = start();
+    let entry = c.entry("xxxxxxxx", "late", &NodeKey::Folder([1; 16]));
+    let body = json!([{"a":"p","t":c.root,"n":[entry]}]);
+    let rule = emulator
+        .faults()
+        .add(FaultRule::once("cmd:p", FaultAction::Held));
+    c.id += 1;
+    let id = c.id;
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| c.post(id, &body).is_err());
+        while emulator.faults().fired(rule) == 0 {
+            std::thread::yield_now();
+        }
+        emulator.cut_connections();
+        assert!(held.join().unwrap());
+    });
+    assert_eq!(emulator.tree("a@example.com").unwrap().len(), 0);
+    emulator.faults().remove(rule);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while emulator.tree("a@example.com").unwrap().is_empty() {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "it was never executed"
+        );
+        std::thread::yield_now();
+    }
+    assert_clean(&emulator);
+}
+
+#[test]
 fn a_lost_reply_is_executed_once() {
     let (emulator, mut c) = start();
     let entry = c.entry("xxxxxxxx", "once", &NodeKey::Folder([1; 16]));

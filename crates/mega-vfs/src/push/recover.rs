@@ -83,34 +83,62 @@ impl Shared {
         self.adopt_known()
             .map_err(|_| "the tree cannot be searched")?;
         let open = self.lock().changes.doubts();
+        let mut refused = Vec::new();
         for put in open {
             let has_row = self.lock().changes.get(put.subject).is_some();
             if put.note.is_folder || put.note.token.is_empty() || !has_row {
-                self.drop_attempt(&put);
-            } else {
-                self.put_again(&put).await?;
+                self.withdraw(&put);
+            } else if !self.put_again(&put).await? {
+                refused.push(put);
+                continue;
             }
             self.lock().changes.set_in_flight(put.subject, false);
         }
+        if refused.is_empty() {
+            return Ok(());
+        }
+        // The token is stale, or it was used up just now: the first request was late.
+        if !self.catch_up(CATCH_UP).await {
+            return Err("the event stream is not current");
+        }
+        let open = self.lock().changes.doubts();
+        for put in open {
+            if refused.iter().any(|other| other.attempt == put.attempt) {
+                self.withdraw(&put);
+                self.lock().changes.set_in_flight(put.subject, false);
+            }
+        }
         Ok(())
+    }
+
+    /// The server does not seem to have executed this put: its row starts over. Should the node come all the
+    /// same, it is recognised ([`Self::adopt_arrivals`]).
+    fn withdraw(&self, put: &Put) {
+        self.lock().changes.withdraw(put.clone());
+        self.drop_attempt(put);
     }
 
     /// Packets that show a node of a put in doubt are its confirmation. Called before they are applied,
     /// so that the node is never seen beside the row that asked for it.
     pub(crate) fn adopt_arrivals(&self, packets: &[Packet]) -> OpResult<()> {
         let mut found = Vec::new();
+        let mut late = Vec::new();
         {
-            let state = self.lock();
+            let mut state = self.lock();
             for packet in packets {
                 let ActionPacket::Nodes { nodes, .. } = &packet.action else {
                     continue;
                 };
                 for raw in nodes {
                     let node = row_from_raw(raw);
-                    if let Some(put) = state.changes.doubted(&node)
-                        && (put.note.copy.is_none() || state.node_row(raw.handle)?.is_none())
+                    if let Some(put) = state.changes.doubted(&node) {
+                        if put.note.copy.is_none() || state.node_row(raw.handle)?.is_none() {
+                            found.push((put.clone(), node));
+                        }
+                    } else if let Some(put) = state.changes.take_withdrawn(&node)
+                        && state.node_row(raw.handle)?.is_none()
                     {
-                        found.push((put.clone(), node));
+                        late.push((put, node));
                     }
                 }
             }
@@ -118,6 +146,30 @@ impl Shared {
         for (put, node) in found {
             self.adopt(&put, &node)?;
         }
+        for (put, node) in late {
+            self.settle_late(&put, &node, packets)?;
+        }
+        Ok(())
+    }
+
+    /// A put of an earlier run was executed after we had given it up: its row is put a second time, or was.
+    fn settle_late(&self, put: &Put, node: &NodeRow, packets: &[Packet]) -> OpResult<()> {
+        let has_children = packets.iter().any(|packet| match &packet.action {
+            ActionPacket::Nodes { nodes, .. } => {
+                nodes.iter().any(|other| other.parent == Some(node.handle))
+            }
+            _ => false,
+        });
+        let is_spare = put.note.over.is_none() && (put.note.is_folder || put.note.copy.is_some());
+        if has_children || !is_spare {
+            tracing::warn!(target: "megamount::journal", node = %node.handle, "a late node of ours is kept beside its row");
+            return Ok(());
+        }
+        tracing::warn!(target: "megamount::journal", node = %node.handle, "an empty folder or a copy was made twice by a late request: the second goes to the bin");
+        self.store
+            .write(|tx| tx.put_doomed(node.handle))
+            .map_err(|error| store_errno(&error))?;
+        self.lock().changes.doom(node.handle);
         Ok(())
     }
 
@@ -166,8 +218,9 @@ impl Shared {
         Ok(())
     }
 
-    /// The same token once more: it works once, so this cannot make a second node.
-    async fn put_again(&self, put: &Put) -> Result<(), &'static str> {
+    /// The same token once more: it works once, so this cannot make a second node. `false`: it is used up or
+    /// stale.
+    async fn put_again(&self, put: &Put) -> Result<bool, &'static str> {
         let still_wanted = {
             let state = self.lock();
             state.changes.get(put.subject).is_some_and(|row| {
@@ -179,8 +232,8 @@ impl Shared {
             })
         };
         if !still_wanted {
-            self.drop_attempt(put);
-            return Ok(());
+            self.withdraw(put);
+            return Ok(true);
         }
         let entry = Entry {
             source: EntrySource::Token(UploadToken::new(put.note.token.clone())),
@@ -217,15 +270,16 @@ impl Shared {
                         .map(row_from_raw)
                         .find(|node| put.may_have_made(node));
                     match ours {
-                        Some(node) => self.adopt(put, &node).map_err(|_| "the store refused"),
+                        Some(node) => self
+                            .adopt(put, &node)
+                            .map(|()| true)
+                            .map_err(|_| "the store refused"),
                         None => Err("the new node did not appear in the answer"),
                     }
                 }
-                // The token is used up or stale: look again next time; if nothing is there, upload.
                 Some(Err(code)) => {
                     tracing::info!(%code, "token of an unanswered request is no longer good");
-                    self.drop_attempt(put);
-                    Ok(())
+                    Ok(false)
                 }
                 None => Err("the answer was empty"),
             },

@@ -198,3 +198,81 @@ async fn what_comes_in_many_replies_is_applied_at_once() {
         .await;
     world.finish().await;
 }
+
+/// Keeps the next put back on its way, also beyond the end of this client.
+fn hold_a_put(world: &World) -> u64 {
+    let rule = FaultRule::once("cmd:p", FaultAction::Held);
+    world.emulator.faults().add(rule)
+}
+
+async fn until_fired(world: &World, rule: u64) {
+    world
+        .until("a put is held", async |world| {
+            world.emulator.faults().fired(rule) == 1
+        })
+        .await;
+}
+
+/// The late request and ours overlap; that is all the emulator may object to.
+async fn finish_late(world: World) {
+    world.vfs.shutdown(Duration::from_secs(10)).await;
+    for violation in world.emulator.counters().violations {
+        assert!(violation.contains("at a time"), "{violation}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_put_late_is_not_uploaded_twice() {
+    let world = World::new().await;
+    world.write("warm", b"up").await;
+    world.settled().await;
+    let late = hold_a_put(&world);
+    world.write("file", b"once").await;
+    until_fired(&world, late).await;
+    // The next run asks with the same token; the late request is faster after all.
+    let again = hold_a_put(&world);
+    let world = world.restart(eager()).await;
+    until_fired(&world, again).await;
+    world.emulator.faults().remove(late);
+    world
+        .until("the late request is executed", async |world| {
+            world.paths() == ["/file", "/warm"]
+        })
+        .await;
+    world.emulator.faults().remove(again);
+    world.settled().await;
+    assert_eq!(world.paths(), ["/file", "/warm"]);
+    assert_eq!(world.names("").await, ["file", "warm"]);
+    assert_eq!(world.emulator.counters().commands("u"), 2);
+    finish_late(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_put_late_is_not_there_twice() {
+    let world = World::new().await;
+    world.write("warm", b"up").await;
+    world.settled().await;
+    let late = hold_a_put(&world);
+    world.mkdir("folder").await;
+    until_fired(&world, late).await;
+    let world = world.restart(eager()).await;
+    world.write("folder/file", b"once").await;
+    world
+        .until("it was put again", async |world| {
+            world.paths() == ["/folder", "/folder/file", "/warm"]
+        })
+        .await;
+    world.emulator.faults().remove(late);
+    let put_twice = async |world: &World| world.emulator.counters().commands("p") == 4;
+    world.until("the late request is executed", put_twice).await;
+    world
+        .until("the second one is gone", async |world| {
+            world.paths() == ["/folder", "/folder/file", "/warm"]
+                && world.emulator.counters().commands("m") == 1
+        })
+        .await;
+    world.settled().await;
+    assert_eq!(world.paths(), ["/folder", "/folder/file", "/warm"]);
+    assert_eq!(world.names("").await, ["folder", "warm"]);
+    finish_late(world).await;
+}
