@@ -25,6 +25,9 @@ pub(crate) const MTIME: &str = "~mtime";
 pub(crate) const SUFFIX: &str = "~suffix";
 /// Member of a row's attributes that is never sent: its bytes may be damaged (module `aside`).
 pub(crate) const ASIDE: &str = "~aside";
+/// Member that is never sent: what opens the base of the content, whose node is gone (module
+/// `lost_base`).
+pub(crate) const BASE: &str = "~base";
 
 /// Which queue a row is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,6 +269,12 @@ impl Changes {
     /// Whether rows of others still show the content of this node.
     pub(crate) fn is_base(&self, handle: NodeHandle) -> bool {
         self.based_on.contains_key(&handle)
+    }
+
+    /// The rows of others that show the content of this node.
+    pub(crate) fn based_on(&self, handle: NodeHandle) -> impl Iterator<Item = &ChangeRow> {
+        let subjects = self.based_on.get(&handle).into_iter().flatten();
+        subjects.filter_map(|subject| self.rows.get(subject))
     }
 
     /// Everything that rows want to be in.

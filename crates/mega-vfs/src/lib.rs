@@ -17,6 +17,7 @@ mod errno;
 mod file;
 mod handles;
 mod inode;
+mod lost_base;
 mod notifier;
 mod ops;
 mod push;

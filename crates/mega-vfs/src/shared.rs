@@ -18,6 +18,7 @@ use crate::aside::is_set_aside;
 use crate::changes::{MTIME, row_mtime, set_attribute};
 use crate::errno::store_errno;
 use crate::file::{Base, Content, FileNode, Layer};
+use crate::lost_base::kept;
 use crate::ops::Space;
 use crate::state::{Invalidation, State};
 use crate::status::Monitor;
@@ -132,7 +133,7 @@ impl Shared {
             (None, Subject::Local(_)) => return Err(Errno::STALE),
         };
         let base = match base_handle {
-            Some(handle) => self.open_base(state, handle)?,
+            Some(handle) => self.open_base(state, subject, handle)?,
             None => None,
         };
         let is_base_lost = base.is_none() && base_handle.is_some();
@@ -172,9 +173,25 @@ impl Shared {
         })
     }
 
-    /// The content of a node; `None` when the node is gone.
-    fn open_base(&self, state: &State, handle: NodeHandle) -> OpResult<Option<Base>> {
-        let Some((row, node)) = state.node(handle)? else {
+    /// The content of a node that `subject` shows; `None` when the node is gone and nothing was kept.
+    fn open_base(
+        &self,
+        state: &State,
+        subject: Subject,
+        handle: NodeHandle,
+    ) -> OpResult<Option<Base>> {
+        let known = match state.node(handle)? {
+            Some(known) => Some(known),
+            None => {
+                let row = state.changes.get(subject);
+                let kept = row.and_then(|row| kept(row, handle));
+                kept.map(|row| {
+                    let node = state.decryptor.open(&row);
+                    (row, node)
+                })
+            }
+        };
+        let Some((row, node)) = known else {
             return Ok(None);
         };
         if row.kind != NodeKind::File {

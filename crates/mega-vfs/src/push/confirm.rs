@@ -12,7 +12,7 @@ use super::journal::{Put, PutNote};
 use super::send::nodes_of;
 use super::upload::Hope;
 use super::{Finished, Pusher, Step};
-use crate::changes::{MTIME, is_settled, row_suffix};
+use crate::changes::{BASE, MTIME, clear_attribute, is_settled, row_suffix};
 use crate::errno::store_errno;
 use crate::file::Base;
 use crate::shared::Shared;
@@ -617,6 +617,7 @@ fn remaining(now: &ChangeRow, note: &PutNote, node: &NodeRow) -> Option<ChangeRo
         .content
         .filter(|content| content.generation != note.generation);
     strike(&mut rest, note.attributes.as_ref());
+    clear_attribute(&mut rest, BASE);
     if let Some(content) = &mut rest.content {
         content.base = Some(node.handle);
         content

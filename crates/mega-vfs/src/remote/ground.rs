@@ -22,6 +22,7 @@ impl State {
         delta: &Delta,
         after: &HashMap<NodeHandle, Option<NodeRow>>,
     ) -> OpResult<()> {
+        self.keep_bases(delta)?;
         for (handle, now) in after {
             let subject = Subject::Node(*handle);
             let Some(row) = self.changes.get(subject).cloned() else {

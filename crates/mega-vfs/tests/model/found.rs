@@ -403,3 +403,23 @@ fn bytes_written_before_a_put_is_looked_up_survive() {
     play(&world, &[patch], &mut picture);
     check_settled(&world, &picture);
 }
+
+/// The table: base deleted for good: what the file shows of it comes from the cache.
+#[test]
+fn a_patched_file_survives_the_deletion_of_its_base() {
+    let world = World::new(eager(), true);
+    let mut picture = Picture::default();
+    play(&world, &[write("doc", 1, 70_000)], &mut picture);
+    world.settle().unwrap();
+    let patch = Act::Patch {
+        path: "doc",
+        offset: 5,
+        seed: 2,
+        size: 10,
+    };
+    play(&world, &[patch], &mut picture);
+    let path = "/doc".to_owned();
+    theirs(&world, &[Fixture::Remove { path }]);
+    check(&world, &picture);
+    check_settled(&world, &picture);
+}
