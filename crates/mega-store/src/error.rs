@@ -91,6 +91,12 @@ impl StoreError {
         }
     }
 
+    /// Whether a file is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Whether the disk was full: the only failure that passes by making room.
     #[must_use]
     pub const fn is_disk_full(&self) -> bool {

@@ -262,6 +262,20 @@ impl StagingFile {
     }
 }
 
+impl StagingFile {
+    /// Takes the layer's file out of the directory; reading and writing go on. For content that must not
+    /// outlive its last user: no start will find it.
+    ///
+    /// # Errors
+    /// If the file cannot be removed; recovery then moves it to `lost+found`.
+    pub fn hide(&self) -> Result<(), StoreError> {
+        match &self.body {
+            Body::Inline(_) => Ok(()),
+            Body::File(file) => file.delete(),
+        }
+    }
+}
+
 /// An unchanging view of a layer's bytes.
 #[derive(Debug, Clone)]
 pub struct LayerReader {

@@ -201,7 +201,12 @@ impl Content {
         offset: u64,
         data: &[u8],
     ) -> Result<(), StoreError> {
-        self.top(store)?.write_at(offset, data)?;
+        let is_unlinked = self.is_unlinked;
+        let top = self.top(store)?;
+        top.write_at(offset, data)?;
+        if is_unlinked {
+            crate::ops::hide(top);
+        }
         self.size = self.size.max(offset.saturating_add(data.len() as u64));
         self.touched();
         Ok(())

@@ -17,7 +17,7 @@ mod xattr;
 use std::ffi::OsStr;
 
 pub use copy::CopyRange;
-pub(crate) use remove::drop_staging;
+pub(crate) use remove::{drop_staging, hide};
 pub(crate) use space::Space;
 
 use mega_tree::spelling::NAME_MAX;

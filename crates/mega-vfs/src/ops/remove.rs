@@ -75,6 +75,9 @@ impl Shared {
         let Some(file) = file else { return };
         let mut content = file.lock();
         content.is_unlinked = true;
+        for layer in &content.layers {
+            hide(&layer.file);
+        }
         if let Some(attempt) = &content.attempt
             && !attempt.is_frozen
         {
@@ -113,13 +116,23 @@ impl State {
     }
 }
 
+/// Bytes of a file without a name do not outlive the process.
+pub(crate) fn hide(layer: &mega_store::StagingFile) {
+    if let Err(error) = layer.hide() {
+        tracing::debug!(%error, "staging of a removed file is not hidden");
+    }
+}
+
 /// Removes the staging files of a row that is gone.
 pub(crate) fn drop_staging(store: &Store, layers: &[mega_store::LayerRow]) {
     for layer in layers {
         let dropped = store
             .open_layer(layer)
             .and_then(mega_store::StagingFile::delete);
-        if let Err(error) = dropped {
+        // Hidden when it was unlinked while open, or gone with an upload that has just ended.
+        if let Err(error) = dropped
+            && !error.is_not_found()
+        {
             tracing::warn!(%error, "staging file of a removed file stays behind");
         }
     }

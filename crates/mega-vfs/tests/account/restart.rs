@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mega_emulator::{FaultAction, FaultRule, Fixture};
 use mega_store::ChangeState;
-use mega_vfs::{FsyncMode, OpenMode, RenameMode, VfsConfig};
+use mega_vfs::{FsyncMode, OpenMode, RenameMode, VfsConfig, WriteAt};
 use rustix::io::Errno;
 
 use crate::support::{EMAIL, ROOT, World, eager};
@@ -161,6 +161,40 @@ async fn after_a_power_cut_unsynced_bytes_are_set_aside() {
     assert_eq!(world.read("renamed").await.unwrap(), b"new");
     world.settled().await;
     assert_eq!(world.paths(), ["/renamed", "/small", "/synced"]);
+    world.finish().await;
+}
+
+/// As temporary files are: open and without a name. They end with the process, and leave nothing behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn content_without_a_name_leaves_nothing_behind() {
+    let world = World::with(slow(), |_| {}).await;
+    let mode = OpenMode {
+        read: true,
+        write: true,
+        ..OpenMode::default()
+    };
+    for (name, before, after) in [
+        ("one", 200_000, 0),
+        ("two", 0, 200_000),
+        ("three", 200_000, 9),
+    ] {
+        world.write(name, &vec![1; before]).await;
+        let ino = world.ino(name).await.unwrap();
+        let fh = world.vfs.open(ino, mode).await.unwrap().fh;
+        world.unlink(name).await.unwrap();
+        let data = vec![2; after];
+        let at = WriteAt::Offset(0);
+        world.vfs.write(ino, fh, at, &data).await.unwrap();
+        let seen = world.vfs.read(ino, fh, 0, 1 << 20).await.unwrap();
+        assert_eq!(seen.len(), before.max(after), "{name}");
+        assert!(seen.starts_with(&data), "{name}");
+    }
+    let world = world.restart(slow()).await;
+    for directory in ["staging", "lost+found"] {
+        let path = world.dir.path().join("state").join(directory);
+        let left = std::fs::read_dir(path).unwrap().count();
+        assert_eq!(left, 0, "{directory}");
+    }
     world.finish().await;
 }
 
