@@ -23,6 +23,7 @@ use rusqlite::{Connection, DEFAULT_NAME, ErrorCode, OpenFlags};
 use crate::durable;
 use crate::error::StoreError;
 use crate::failpoints::FailPoints;
+use crate::loader;
 use crate::poison::Poison;
 use crate::reserve::Reserve;
 use crate::schema;
@@ -76,6 +77,9 @@ impl Db {
         let log_pages = Arc::new(AtomicU32::new(0));
         let writer = connect(&path, Role::Writer, &log_pages)?;
         schema::prepare(&writer)?;
+        if !schema::has_table(&writer, "node_size")? {
+            loader::find_sizes(&writer, dir)?;
+        }
         // A write of our own, so that the log exists and its inode stays.
         writer.execute(
             "INSERT INTO meta VALUES ('store.opened', 1)

@@ -50,5 +50,6 @@ pub use rows::{
 pub use staging::{INLINE_LIMIT, LayerReader, StagingFile};
 pub use store::{Percent, Persisted, Space, StatePaths, Store, StoreOptions};
 pub use subject::{AttemptId, LocalId, StagingId, Subject};
+pub use truth::SMALLEST_BY_SIZE;
 pub use tx::Tx;
 pub use xts::STAGING_UNIT;

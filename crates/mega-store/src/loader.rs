@@ -3,7 +3,8 @@
 //! Rows may come in any order. They are sorted first ([`sorter`]), so that each page of the new
 //! tables is written once and neighbours in the tree are neighbours on disk; an unsorted load of a
 //! large tree would write every page many times. [`TreeLoader::finish`] then fills `node_next` in the
-//! order of parents and `node_parent_next` in the order of handles, in short transactions, and puts
+//! order of parents, `node_parent_next` in the order of handles and `node_size_next` in that of sizes, in
+//! short transactions, and puts
 //! the new tables in the place of the old in one with the new `sn` (I1). Whatever happens before
 //! that, the old truth is untouched; what an abandoned load left is removed by the next one.
 //!
@@ -14,11 +15,12 @@ mod record;
 mod sorter;
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mega_proto::{NodeHandle, Seqno};
+use mega_proto::{NodeHandle, NodeKind, Seqno};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::db::{Db, lock};
@@ -26,7 +28,7 @@ use crate::error::StoreError;
 use crate::rows::{NodeRow, ShareRow};
 use crate::schema;
 use crate::truth::{self, handle_number, parent_number};
-use record::Position;
+use record::{OfSize, Position};
 use sorter::{Sorted, Sorter};
 
 /// How long one transaction keeps other writers waiting.
@@ -35,17 +37,19 @@ const TURN: Duration = Duration::from_millis(40);
 const ROWS_PER_LOOK: usize = 512;
 /// Memory for sorting nodes.
 const SORT_BYTES: usize = 32 << 20;
-/// Memory for sorting handles.
+/// Memory for sorting handles, and again for sorting sizes.
 const SORT_POSITIONS: usize = 8 << 20;
 /// Rows deleted by one statement when an old tree is removed.
 const DELETE_ROWS: u32 = 8192;
 
 /// Tables that may be left over, and their columns in the order of the disk.
-const LEFTOVERS: [(&str, &str); 4] = [
+const LEFTOVERS: [(&str, &str); 6] = [
     ("node_next", "parent, handle"),
     ("node_parent_next", "handle"),
+    ("node_size_next", "size, handle"),
     ("node_old", "parent, handle"),
     ("node_parent_old", "handle"),
+    ("node_size_old", "size, handle"),
 ];
 
 /// Which nodes got a suffix or an arrival while a load was running: it copied older values.
@@ -169,8 +173,9 @@ impl TreeLoader {
     pub fn finish(mut self, sn: &Seqno) -> Result<(), StoreError> {
         self.flush_shares()?;
         let Self { target, nodes, .. } = self;
-        let positions = target.fill_nodes(nodes)?;
+        let (positions, sizes) = target.fill_nodes(nodes)?;
         target.fill_positions(positions)?;
+        target.fill_sizes(sizes)?;
         target.write(|connection| {
             if !target.is_first {
                 copy_touched(connection, &lock(&target.touched.0.handles))?;
@@ -196,9 +201,13 @@ impl Target {
         self.db.write_on(&self.connection, f)
     }
 
-    /// Writes the nodes in the order of the disk; gives their positions to sort.
-    fn fill_nodes(&self, nodes: Sorter<NodeRow>) -> Result<Sorter<Position>, StoreError> {
+    /// Writes the nodes in the order of the disk; gives their positions and sizes to sort.
+    fn fill_nodes(
+        &self,
+        nodes: Sorter<NodeRow>,
+    ) -> Result<(Sorter<Position>, Sorter<OfSize>), StoreError> {
         let mut positions = Sorter::new(self.db.dir(), SORT_POSITIONS);
+        let mut sizes = Sorter::new(self.db.dir(), SORT_POSITIONS);
         let mut sorted = nodes.sorted()?;
         let mut is_done = false;
         while !is_done {
@@ -224,6 +233,12 @@ impl Target {
                         let (arrival, suffix) = kept.unwrap_or((self.arrival, None));
                         truth::insert_node(&mut insert, &row, arrival, suffix)?;
                         positions.push(position)?;
+                        if truth::is_found_by_size(row.kind, row.size) {
+                            sizes.push(OfSize {
+                                size: row.size.cast_signed(),
+                                handle: position.handle,
+                            })?;
+                        }
                     }
                     if began.elapsed() > TURN {
                         return Ok(false);
@@ -231,7 +246,32 @@ impl Target {
                 }
             })?;
         }
-        Ok(positions)
+        Ok((positions, sizes))
+    }
+
+    /// Writes the sizes in their order.
+    fn fill_sizes(&self, sizes: Sorter<OfSize>) -> Result<(), StoreError> {
+        let mut sorted = sizes.sorted()?;
+        let mut is_done = false;
+        while !is_done {
+            is_done = self.write(|connection| {
+                let began = Instant::now();
+                let mut insert = connection
+                    .prepare_cached("INSERT OR IGNORE INTO node_size_next VALUES (?1, ?2)")?;
+                loop {
+                    for _ in 0..ROWS_PER_LOOK {
+                        let Some(OfSize { size, handle }) = sorted.next()? else {
+                            return Ok(true);
+                        };
+                        insert.execute([size, handle])?;
+                    }
+                    if began.elapsed() > TURN {
+                        return Ok(false);
+                    }
+                }
+            })?;
+        }
+        Ok(())
     }
 
     /// Writes the positions in the order of handles.
@@ -292,6 +332,30 @@ impl Target {
         }
         self.write(|connection| Ok(connection.execute_batch(&format!("DROP TABLE {table}"))?))
     }
+}
+
+/// Makes `node_size` for a state that has none. In one transaction, at the first start after an update,
+/// when nobody else uses the database; sorted, so that memory is bounded as in a load.
+pub(crate) fn find_sizes(connection: &Connection, dir: &Path) -> Result<(), StoreError> {
+    let mut sizes = Sorter::new(dir, SORT_POSITIONS);
+    let transaction = connection.unchecked_transaction()?;
+    schema::create_sizes(&transaction)?;
+    {
+        let mut nodes =
+            transaction.prepare("SELECT size, handle FROM node WHERE kind = ?1 AND size > ?2")?;
+        let smallest = truth::SMALLEST_BY_SIZE.cast_signed();
+        let mut rows = nodes.query([i64::from(NodeKind::File.code()), smallest])?;
+        while let Some(row) = rows.next()? {
+            let (size, handle) = (row.get(0)?, row.get(1)?);
+            sizes.push(OfSize { size, handle })?;
+        }
+        let mut insert = transaction.prepare("INSERT OR IGNORE INTO node_size VALUES (?1, ?2)")?;
+        let mut sorted = sizes.sorted()?;
+        while let Some(OfSize { size, handle }) = sorted.next()? {
+            insert.execute([size, handle])?;
+        }
+    }
+    Ok(transaction.commit()?)
 }
 
 /// What a node below this parent was assigned before.

@@ -32,6 +32,10 @@ const NODE_COLUMNS: &str = "(
 /// of `node`, so that a loader can fill it in its own order.
 const PARENT_COLUMNS: &str = "(handle INTEGER PRIMARY KEY, parent INTEGER NOT NULL)";
 
+/// The columns of `node_size`, which finds larger files by their size. A table for the same reason.
+const SIZE_COLUMNS: &str =
+    "(size INTEGER NOT NULL, handle INTEGER NOT NULL, PRIMARY KEY (size, handle)) WITHOUT ROWID";
+
 const SHARE_COLUMNS: &str = "(
     handle INTEGER NOT NULL,
     kind INTEGER NOT NULL,
@@ -105,6 +109,7 @@ pub(crate) fn prepare(connection: &Connection) -> Result<(), StoreError> {
              INSERT INTO meta VALUES ('store.format', {FORMAT});
              CREATE TABLE node {NODE_COLUMNS};
              CREATE TABLE node_parent {PARENT_COLUMNS};
+             CREATE TABLE node_size {SIZE_COLUMNS};
              CREATE TABLE share {SHARE_COLUMNS};
              {OTHER_TABLES}
              COMMIT;"
@@ -127,19 +132,26 @@ pub(crate) fn prepare(connection: &Connection) -> Result<(), StoreError> {
     })
 }
 
+/// Creates an empty `node_size`; states of the first versions have none.
+pub(crate) fn create_sizes(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute_batch(&format!("CREATE TABLE node_size {SIZE_COLUMNS}"))?;
+    Ok(())
+}
+
 /// Creates the loader's empty tables.
 pub(crate) fn create_next(connection: &Connection) -> Result<(), StoreError> {
     connection.execute_batch(&format!(
         "DROP TABLE IF EXISTS share_next;
          CREATE TABLE node_next {NODE_COLUMNS};
          CREATE TABLE node_parent_next {PARENT_COLUMNS};
+         CREATE TABLE node_size_next {SIZE_COLUMNS};
          CREATE TABLE share_next {SHARE_COLUMNS};"
     ))?;
     Ok(())
 }
 
-/// Puts the loader's tables in the place of the truth; the former nodes stay as `node_old` and
-/// `node_parent_old`, which the loader deletes bit by bit. Only renames, so it is quick whatever the
+/// Puts the loader's tables in the place of the truth; the former nodes stay as `node_old`,
+/// `node_parent_old` and `node_size_old`, which the loader deletes bit by bit. Only renames, so it is quick whatever the
 /// size.
 pub(crate) fn swap_next(connection: &Connection) -> Result<(), StoreError> {
     connection.execute_batch(
@@ -147,6 +159,8 @@ pub(crate) fn swap_next(connection: &Connection) -> Result<(), StoreError> {
          ALTER TABLE node_next RENAME TO node;
          ALTER TABLE node_parent RENAME TO node_parent_old;
          ALTER TABLE node_parent_next RENAME TO node_parent;
+         ALTER TABLE node_size RENAME TO node_size_old;
+         ALTER TABLE node_size_next RENAME TO node_size;
          DROP TABLE share;
          ALTER TABLE share_next RENAME TO share;",
     )?;

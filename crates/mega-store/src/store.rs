@@ -278,6 +278,25 @@ impl Store {
         self.db.read(|db| truth::find_by_keys(db, wanted))
     }
 
+    /// Files of this size anywhere in the account, old versions and the rubbish bin too: at most `limit`,
+    /// and none if `size` is not above [`SMALLEST_BY_SIZE`](crate::SMALLEST_BY_SIZE). Reads as many rows as
+    /// it gives. May lack some after an older program has used the state.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn files_of_size(&self, size: u64, limit: u32) -> Result<Vec<NodeRow>, StoreError> {
+        self.db.read(|db| truth::files_of_size(db, size, limit))
+    }
+
+    /// The highest `arrival` given so far: what comes after this has a higher one.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn last_arrival(&self) -> Result<u64, StoreError> {
+        let last: Option<i64> = self.db.read(|db| truth::meta(db, truth::META_ARRIVAL))?;
+        Ok(last.unwrap_or(0).cast_unsigned())
+    }
+
     /// A value the caller has set with [`Tx::meta_set`].
     ///
     /// # Errors

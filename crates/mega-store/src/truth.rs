@@ -90,6 +90,45 @@ pub(crate) fn insert_node(
     Ok(())
 }
 
+/// Files up to this size are not found by it. An upload of one chunk costs about as much as looking, and
+/// small files often have the same size by chance. It also keeps `node_size` small.
+pub const SMALLEST_BY_SIZE: u64 = 128 * 1024;
+
+/// Whether `node_size` has a node.
+pub(crate) fn is_found_by_size(kind: NodeKind, size: u64) -> bool {
+    kind == NodeKind::File && size > SMALLEST_BY_SIZE
+}
+
+/// Files of this size, at most `limit`.
+pub(crate) fn files_of_size(
+    db: &Connection,
+    size: u64,
+    limit: u32,
+) -> Result<Vec<NodeRow>, StoreError> {
+    let mut found = Vec::new();
+    if size <= SMALLEST_BY_SIZE {
+        return Ok(found);
+    }
+    let mut statement =
+        db.prepare_cached("SELECT handle FROM node_size WHERE size = ?1 LIMIT ?2")?;
+    let mut rows = statement.query([size.cast_signed(), i64::from(limit)])?;
+    while let Some(row) = rows.next()? {
+        // An older program that used this state since did not keep the table.
+        let row = node(db, number_handle(row.get(0)?))?;
+        found.extend(row.filter(|row| row.kind == NodeKind::File && row.size == size));
+    }
+    Ok(found)
+}
+
+/// Takes a node out of `node_size`.
+pub(crate) fn forget_size(db: &Connection, handle: i64, size: i64) -> Result<(), StoreError> {
+    if size.cast_unsigned() > SMALLEST_BY_SIZE {
+        db.prepare_cached("DELETE FROM node_size WHERE size = ?1 AND handle = ?2")?
+            .execute([size, handle])?;
+    }
+    Ok(())
+}
+
 /// Restricts a statement over `node` to one handle, `?1`.
 pub(crate) const IS_HANDLE: &str =
     "handle = ?1 AND parent = (SELECT parent FROM node_parent WHERE node_parent.handle = ?1)";
@@ -102,25 +141,35 @@ pub(crate) fn node(db: &Connection, handle: NodeHandle) -> Result<Option<NodeRow
         .optional()?)
 }
 
-/// Writes a node to both of its tables; it must not be below another parent.
+/// Writes a node to all of its tables; it must not be below another parent.
 pub(crate) fn put_node(db: &Connection, row: &NodeRow, arrival: u64) -> Result<(), StoreError> {
     let sql = format!("INSERT OR REPLACE INTO node {INSERT_COLUMNS}");
     let mut insert = db.prepare_cached(&sql)?;
     insert_node(&mut insert, row, arrival, row.suffix)?;
     db.prepare_cached("INSERT OR REPLACE INTO node_parent VALUES (?1, ?2)")?
         .execute([handle_number(row.handle), parent_number(row.parent)])?;
+    if is_found_by_size(row.kind, row.size) {
+        db.prepare_cached("INSERT OR IGNORE INTO node_size VALUES (?1, ?2)")?
+            .execute([row.size.cast_signed(), handle_number(row.handle)])?;
+    }
     Ok(())
 }
 
-/// Deletes a node from both of its tables; whether it was there.
+/// Deletes a node from all of its tables; whether it was there.
 pub(crate) fn delete_node(db: &Connection, handle: NodeHandle) -> Result<bool, StoreError> {
-    let handle = [handle_number(handle)];
-    let gone = db
-        .prepare_cached(&format!("DELETE FROM node WHERE {IS_HANDLE}"))?
-        .execute(handle)?;
+    let handle = handle_number(handle);
+    let size: Option<i64> = db
+        .prepare_cached(&format!(
+            "DELETE FROM node WHERE {IS_HANDLE} RETURNING size"
+        ))?
+        .query_row([handle], |row| row.get(0))
+        .optional()?;
     db.prepare_cached("DELETE FROM node_parent WHERE handle = ?1")?
-        .execute(handle)?;
-    Ok(gone > 0)
+        .execute([handle])?;
+    if let Some(size) = size {
+        forget_size(db, handle, size)?;
+    }
+    Ok(size.is_some())
 }
 
 /// Sets a column of a node; an unknown node is left unknown.

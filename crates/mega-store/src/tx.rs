@@ -142,7 +142,7 @@ impl<'a> Tx<'a> {
         let mut gone = vec![handle];
         let mut below = self
             .db
-            .prepare_cached("SELECT handle FROM node WHERE parent = ?1")?;
+            .prepare_cached("SELECT handle, size FROM node WHERE parent = ?1")?;
         let mut delete = self
             .db
             .prepare_cached("DELETE FROM node WHERE parent = ?1")?;
@@ -155,9 +155,10 @@ impl<'a> Tx<'a> {
             next += 1;
             let parent = handle_number(parent);
             let before = gone.len();
-            for child in below.query_map([parent], |row| row.get(0))? {
-                let child: i64 = child?;
+            for child in below.query_map([parent], |row| Ok((row.get(0)?, row.get(1)?)))? {
+                let (child, size): (i64, i64) = child?;
                 forget.execute([child])?;
+                truth::forget_size(self.db, child, size)?;
                 gone.push(number_handle(child));
             }
             if gone.len() > before {

@@ -112,6 +112,40 @@ impl Record for Position {
     }
 }
 
+/// A file and its size, for `node_size`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OfSize {
+    pub(super) size: i64,
+    pub(super) handle: i64,
+}
+
+impl Record for OfSize {
+    type Key = (i64, i64);
+
+    fn key(&self) -> Self::Key {
+        (self.size, self.handle)
+    }
+
+    fn weight(&self) -> usize {
+        size_of::<Self>()
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.size.to_le_bytes());
+        out.extend_from_slice(&self.handle.to_le_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let ([size, handle], _) = bytes.as_chunks::<8>() else {
+            return None;
+        };
+        Some(Self {
+            size: i64::from_le_bytes(*size),
+            handle: i64::from_le_bytes(*handle),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,12 +175,17 @@ mod tests {
             let mut bytes = Vec::new();
             position.encode(&mut bytes);
             prop_assert_eq!(Position::decode(&bytes).unwrap(), position);
+            let of_size = OfSize { size: ts, handle: ts.wrapping_add(1) };
+            let mut bytes = Vec::new();
+            of_size.encode(&mut bytes);
+            prop_assert_eq!(OfSize::decode(&bytes).unwrap(), of_size);
         }
 
         #[test]
         fn decoding_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
             let _ = NodeRow::decode(&bytes);
             let _ = Position::decode(&bytes);
+            let _ = OfSize::decode(&bytes);
         }
     }
 }

@@ -78,7 +78,7 @@ fn a_first_load_orders_by_time_and_leaves_no_scaffolding() {
     );
     assert_eq!(store.shares().unwrap().len(), 1);
     let names = tables(&store);
-    assert_eq!(names, ["node", "node_parent", "share"]);
+    assert_eq!(names, ["node", "node_parent", "node_size", "share"]);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_reload_keeps_what_was_assigned() {
     // Moved: it has arrived there now.
     assert_eq!(children(&store, 10), vec![(12, new, None)]);
     assert!(store.roots().unwrap().is_none());
-    assert_eq!(tables(&store).len(), 3);
+    assert_eq!(tables(&store).len(), 4);
     // The counter goes on above.
     store
         .write(|tx| tx.upsert_node(&node(40, Some(2), NodeKind::File)))
@@ -149,7 +149,7 @@ fn an_interrupted_load_changes_nothing() {
     load(&store, &[(10, 2), (11, 2)], "two");
     assert_eq!(children(&store, 2).len(), 2);
     assert!(store.node(handle(99)).unwrap().is_none());
-    assert_eq!(tables(&store).len(), 3);
+    assert_eq!(tables(&store).len(), 4);
 }
 
 #[test]
@@ -176,5 +176,98 @@ fn many_rows_go_through_in_turns() {
     let count: usize = (2..52).map(|parent| children(&store, parent).len()).sum();
     assert_eq!(count, rows.len());
     assert_eq!(store.node(handle(70_099)).unwrap().unwrap().arrival, 0);
-    assert_eq!(tables(&store).len(), 3);
+    assert_eq!(tables(&store).len(), 4);
+}
+
+fn sized(number: u64, parent: u64, size: u64) -> NodeRow {
+    let row = node(number, Some(parent), NodeKind::File);
+    NodeRow { size, ..row }
+}
+
+fn of_size(store: &Store, size: u64) -> Vec<u64> {
+    let rows = store.files_of_size(size, 16).unwrap();
+    rows.iter().map(|row| row.handle.to_u48()).collect()
+}
+
+const SIZE: u64 = 1_000_000;
+
+#[test]
+fn files_are_found_by_their_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut loader = store.begin_load().unwrap();
+    loader.node(node(2, None, NodeKind::Root)).unwrap();
+    let mut folder = node(3, Some(2), NodeKind::Folder);
+    folder.size = SIZE;
+    loader.node(folder).unwrap();
+    for (number, size) in [(12, SIZE), (10, SIZE + 1), (11, SIZE), (13, SIZE)] {
+        loader.node(sized(number, 3, size)).unwrap();
+    }
+    loader.node(sized(14, 3, crate::SMALLEST_BY_SIZE)).unwrap();
+    loader.finish(&Seqno::from("one")).unwrap();
+    assert_eq!(of_size(&store, SIZE), [11, 12, 13]);
+    assert_eq!(of_size(&store, SIZE + 1), [10]);
+    assert!(of_size(&store, crate::SMALLEST_BY_SIZE).is_empty());
+    assert!(of_size(&store, u64::MAX).is_empty());
+    assert_eq!(store.files_of_size(SIZE, 2).unwrap().len(), 2);
+    // Whatever happens to them later.
+    store
+        .write(|tx| {
+            tx.upsert_node(&sized(15, 3, SIZE))?;
+            tx.upsert_node(&sized(12, 2, SIZE))?;
+            tx.set_parent(handle(11), handle(2))?;
+            tx.upsert_node(&sized(16, 11, SIZE + 2))?;
+            tx.delete_subtree(handle(13))?;
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(of_size(&store, SIZE), [11, 12, 15]);
+    store.write(|tx| tx.delete_subtree(handle(11))).unwrap();
+    assert!(of_size(&store, SIZE + 2).is_empty());
+    store.write(|tx| tx.delete_subtree(handle(2))).unwrap();
+    assert!(of_size(&store, SIZE).is_empty());
+    let path = store.paths().state_dir.join("state.db");
+    let db = Connection::open(path).unwrap();
+    let left: i64 = db
+        .query_row("SELECT count(*) FROM node_size", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 0);
+    // A reload begins anew.
+    let mut loader = store.begin_load().unwrap();
+    loader.node(node(2, None, NodeKind::Root)).unwrap();
+    loader.node(sized(20, 2, SIZE)).unwrap();
+    loader.finish(&Seqno::from("two")).unwrap();
+    assert_eq!(of_size(&store, SIZE), [20]);
+    assert_eq!(
+        tables(&store),
+        ["node", "node_parent", "node_size", "share"]
+    );
+}
+
+#[test]
+fn a_state_of_the_first_version_learns_its_sizes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut loader = store.begin_load().unwrap();
+    loader.node(node(2, None, NodeKind::Root)).unwrap();
+    for number in 0..2000 {
+        loader
+            .node(sized(100 + number, 2, SIZE + number % 7))
+            .unwrap();
+    }
+    loader.finish(&Seqno::from("one")).unwrap();
+    let path = store.paths().state_dir.join("state.db");
+    drop(store);
+    let edit = |sql: &str| Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    // What the first version had.
+    edit("DROP TABLE node_size");
+    let store = open(dir.path());
+    assert_eq!(of_size(&store, SIZE + 3).len(), 16);
+    assert_eq!(store.files_of_size(SIZE + 3, 1000).unwrap().len(), 286);
+    drop(store);
+    // What the first version leaves after using this one's: its reload does not know the table.
+    edit("DELETE FROM node WHERE handle = 103; UPDATE node SET size = 1 WHERE handle = 110");
+    let store = open(dir.path());
+    assert_eq!(store.files_of_size(SIZE + 3, 1000).unwrap().len(), 284);
+    assert_eq!(store.seqno().unwrap().unwrap().as_str(), "one");
 }
