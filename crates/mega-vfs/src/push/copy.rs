@@ -9,7 +9,6 @@ use mega_store::{ChangeRow, Subject};
 use super::attributes::{apply_wishes, set_content_time};
 use super::journal::{CopyNote, Put, PutNote};
 use super::{Pusher, Step};
-use crate::changes::wrapped_keys;
 use crate::errno::store_errno;
 use crate::shared::Shared;
 use crate::state::State;
@@ -77,15 +76,6 @@ impl Shared {
             return Ok(None);
         };
         let wrapped = b64::encode(&master.wrap_node_key(&key));
-        let siblings = self
-            .store
-            .children(parent)
-            .map_err(|error| store_errno(&error))?;
-        let known = siblings
-            .iter()
-            .filter(|node| wrapped_keys(&node.key).any(|key| key == wrapped))
-            .map(|node| node.handle)
-            .collect();
         let (over, dooms) = self.config.versions.split(over);
         let note = PutNote {
             key: wrapped.clone(),
@@ -93,7 +83,7 @@ impl Shared {
             parent,
             over,
             dooms,
-            copy: Some(CopyNote { source, known }),
+            copy: Some(CopyNote::of(source, &self.store)?),
             ..PutNote::of_row(&row, self.store.seqno().ok().flatten())
         };
         let attempt = self

@@ -1,11 +1,13 @@
 //! What is written down before a node is put: enough to find out later whether it was.
 
 use mega_proto::{NodeHandle, Seqno, b64};
-use mega_store::{AttemptId, AttemptRow, ChangeRow, NodeRow, Place, Subject};
+use mega_store::{AttemptId, AttemptRow, ChangeRow, NodeRow, Place, Store, Subject};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::changes::wrapped_keys;
+use crate::errno::store_errno;
+use crate::types::OpResult;
 
 /// One node that is being put.
 #[derive(Debug, Clone)]
@@ -49,8 +51,25 @@ pub(crate) struct PutNote {
 pub(crate) struct CopyNote {
     /// The node that is copied.
     pub(crate) source: NodeHandle,
-    /// Other nodes of this key that were in the target folder before.
+    /// Nodes that arrived up to here were there before (`arrival` of a node).
+    #[serde(default)]
+    pub(crate) since: Option<u64>,
+    /// Other nodes of this key that were in the target folder before: what the first version wrote instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) known: Vec<NodeHandle>,
+}
+
+impl CopyNote {
+    /// For a copy that is going to be sent. Its node arrives later, also in a tree that is fetched: one
+    /// that was begun before this is complete before anything is sent (the gate).
+    pub(crate) fn of(source: NodeHandle, store: &Store) -> OpResult<Self> {
+        let since = store.last_arrival().map_err(|error| store_errno(&error))?;
+        Ok(Self {
+            source,
+            since: Some(since),
+            known: Vec::new(),
+        })
+    }
 }
 
 impl std::fmt::Debug for PutNote {
@@ -102,6 +121,16 @@ impl PutNote {
 }
 
 impl Put {
+    /// Whether a node that is in the store, maybe for long, may be what this put made.
+    pub(crate) fn may_have_made_known(&self, node: &NodeRow) -> bool {
+        // A copy is only looked for where it was put: elsewhere its key tells nothing.
+        let is_copy_of_ours = |copy: &CopyNote| {
+            node.parent == Some(self.note.parent)
+                && copy.since.is_none_or(|since| node.arrival > since)
+        };
+        self.may_have_made(node) && self.note.copy.as_ref().is_none_or(is_copy_of_ours)
+    }
+
     /// Whether a node, which is new here, may be what this put made.
     pub(crate) fn may_have_made(&self, node: &NodeRow) -> bool {
         if !wrapped_keys(&node.key).any(|key| key == self.note.key)
@@ -136,5 +165,75 @@ impl Put {
             subject: row.subject,
             note,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mega_proto::NodeKind;
+    use serde_json::json;
+
+    use super::*;
+
+    fn handle(number: u64) -> NodeHandle {
+        NodeHandle::from_u48(number)
+    }
+
+    fn put(copy: serde_json::Value) -> Put {
+        let note = json!({
+            "key": "KEY", "attrs": b64::encode(b"attributes"), "token": "", "parent": handle(1),
+            "over": handle(5), "is_folder": false, "place_parent": null, "place_name": null,
+            "attributes": null, "generation": 1, "layers": 0, "sn": null, "copy": copy,
+        });
+        let row = AttemptRow {
+            id: AttemptId(1),
+            subject: Subject::Node(handle(5)),
+            body: serde_json::to_vec(&note).unwrap(),
+        };
+        Put::parse(&row).unwrap()
+    }
+
+    fn node(number: u64, parent: u64, arrival: u64) -> NodeRow {
+        NodeRow {
+            handle: handle(number),
+            parent: Some(handle(parent)),
+            kind: NodeKind::File,
+            owner: None,
+            size: 1,
+            ts: 0,
+            key: "AAAAAAAAAAA:KEY".to_owned(),
+            attrs: b"attributes".to_vec(),
+            fa: None,
+            arrival,
+            suffix: None,
+        }
+    }
+
+    #[test]
+    fn only_a_later_node_in_its_folder_is_a_copy_of_ours() {
+        let put = put(json!({ "source": handle(9), "since": 7 }));
+        assert!(put.may_have_made_known(&node(20, 1, 8)));
+        // Made earlier of the same source, under the same name and with the same time.
+        assert!(!put.may_have_made_known(&node(20, 1, 7)));
+        assert!(!put.may_have_made_known(&node(20, 1, 0)));
+        assert!(!put.may_have_made_known(&node(20, 2, 8)));
+        // The source, and what it replaces.
+        assert!(!put.may_have_made_known(&node(9, 1, 8)));
+        assert!(!put.may_have_made_known(&node(5, 1, 8)));
+        let other = NodeRow {
+            attrs: b"another name".to_vec(),
+            ..node(20, 1, 8)
+        };
+        assert!(!put.may_have_made_known(&other));
+        let written = Put::parse(&put.row().unwrap()).unwrap();
+        assert!(written.may_have_made_known(&node(20, 1, 8)));
+        assert!(!written.may_have_made_known(&node(20, 1, 7)));
+    }
+
+    #[test]
+    fn a_copy_journalled_by_the_first_version_is_recognised() {
+        let put = put(json!({ "source": handle(9), "known": [handle(20)] }));
+        assert!(!put.may_have_made_known(&node(20, 1, 3)));
+        assert!(put.may_have_made_known(&node(21, 1, 0)));
     }
 }

@@ -135,8 +135,8 @@ impl Shared {
                         if put.note.copy.is_none() || state.node_row(raw.handle)?.is_none() {
                             found.push((put.clone(), node));
                         }
-                    } else if let Some(put) = state.changes.take_withdrawn(&node)
-                        && state.node_row(raw.handle)?.is_none()
+                    } else if state.node_row(raw.handle)?.is_none()
+                        && let Some(put) = state.changes.take_withdrawn(&node)
                     {
                         late.push((put, node));
                     }
@@ -183,11 +183,7 @@ impl Shared {
             .find_by_keys(&keys)
             .map_err(|error| store_errno(&error))?;
         for put in &puts {
-            // A copy is only looked for where it was put: elsewhere its key tells nothing.
-            let node = nodes.iter().find(|node| {
-                let is_there = put.note.copy.is_none() || node.parent == Some(put.note.parent);
-                is_there && put.may_have_made(node)
-            });
+            let node = nodes.iter().find(|node| put.may_have_made_known(node));
             if let Some(node) = node {
                 self.adopt(put, node)?;
                 // The view may have had the node and the row as two entries: build it anew.
