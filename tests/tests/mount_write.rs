@@ -265,3 +265,32 @@ fn cp_inside_the_mount_moves_no_bytes() {
     }
     assert_eq!(world.node("/f/big").unwrap().mtime, Some(1_600_000_000));
 }
+
+#[test]
+fn content_that_the_account_has_is_not_sent_again() {
+    let content = mega_emulator::pattern(5, 0, 20_000_000);
+    let big = Fixture::File {
+        path: "/d/big".into(),
+        content: mega_emulator::FixtureContent::Pattern {
+            size: 20_000_000,
+            seed: 5,
+        },
+        mtime: Some(1_600_000_000),
+    };
+    let world = World::with(&[big]);
+    let source = world.path("big");
+    std::fs::write(&source, &content).unwrap();
+    let mount = world.mount();
+    mount.sh(&format!("cp {} new", source.display()));
+    mount.sh(&format!("cp {} d/big", source.display()));
+    mount.unmount();
+    let counters = world.emulator.counters();
+    assert_eq!((counters.bytes_up, counters.bytes_down), (0, 0));
+    assert_eq!(world.paths(), ["/d/", "/d/big", "/new"]);
+    assert!(world.content("/new").unwrap() == content);
+    assert!(world.content("/d/big").unwrap() == content);
+    assert!(world.node("/d/big").unwrap().mtime > Some(1_600_000_000));
+    // Written as it was: no version.
+    let nodes = world.nodes();
+    assert!(nodes.iter().all(|node| node.version_of.is_none()));
+}

@@ -44,6 +44,16 @@ pub(crate) struct Attempt {
     pub(crate) is_frozen: bool,
     /// How much of it the server has.
     pub(crate) progress: Arc<UploadProgress>,
+    /// Bytes read to find out whether the account has them already.
+    pub(crate) compared: Arc<AtomicU64>,
+}
+
+impl Attempt {
+    /// Bytes that were looked at or that the server has.
+    pub(crate) fn moved(&self) -> u64 {
+        let compared = self.compared.load(Ordering::Relaxed);
+        compared.saturating_add(self.progress.acknowledged())
+    }
 }
 
 pub(crate) struct Content {
@@ -318,11 +328,11 @@ impl FileNode {
         self.wanted.load(Ordering::Acquire) > 0
     }
 
-    /// Bytes of the upload under way that the server has.
-    pub(crate) fn acknowledged(&self) -> u64 {
+    /// Bytes of the upload under way that were looked at or that the server has.
+    pub(crate) fn moved(&self) -> u64 {
         let content = self.lock();
         let attempt = content.attempt.as_ref();
-        attempt.map_or(0, |attempt| attempt.progress.acknowledged())
+        attempt.map_or(0, Attempt::moved)
     }
 
     pub(crate) fn size(&self) -> u64 {

@@ -17,6 +17,7 @@ mod plan;
 mod recover;
 mod schedule;
 mod send;
+mod twin;
 mod upload;
 
 use std::collections::{HashMap, HashSet};

@@ -174,7 +174,7 @@ impl Shared {
     }
 
     /// The content of a node that `subject` shows; `None` when the node is gone and nothing was kept.
-    fn open_base(
+    pub(crate) fn open_base(
         &self,
         state: &State,
         subject: Subject,

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::Vfs;
 use crate::errno::store_errno;
-use crate::file::FileNode;
+use crate::file::{Attempt, FileNode};
 use crate::shared::Shared;
 use crate::state::State;
 use crate::types::{FsyncMode, OpResult};
@@ -66,7 +66,7 @@ struct Standing {
     /// The node that holds its content.
     base: Option<NodeHandle>,
     generation: u64,
-    /// Bytes fetched for the upload and bytes the server has acknowledged.
+    /// Bytes fetched for the upload, compared, and acknowledged by the server.
     moved: u64,
 }
 
@@ -182,10 +182,7 @@ impl Shared {
             .layers
             .first()
             .map_or(0, |layer| layer.file.extents().total());
-        let sent = content
-            .attempt
-            .as_ref()
-            .map_or(0, |attempt| attempt.progress.acknowledged());
+        let sent = content.attempt.as_ref().map_or(0, Attempt::moved);
         Ok(Some(Standing {
             base: content.base.as_ref().map(|base| base.handle),
             generation: content.generation,
@@ -236,7 +233,7 @@ impl Shared {
             if left.is_empty() {
                 return Ok(());
             }
-            let sent = files.iter().map(|file| file.acknowledged()).sum();
+            let sent = files.iter().map(|file| file.moved()).sum();
             if left.len() < before || sent > most_sent {
                 most_sent = sent;
                 patience.something_moved();

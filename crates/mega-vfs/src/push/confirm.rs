@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::journal::{Put, PutNote};
 use super::send::nodes_of;
-use super::upload::Hope;
+use super::upload::{Hope, OnServer};
 use super::{Finished, Pusher, Step};
 use crate::changes::{BASE, MTIME, clear_attribute, is_settled, row_suffix};
 use crate::errno::store_errno;
@@ -50,11 +50,11 @@ impl Shared {
                 }
                 Some(Err(code)) => {
                     self.drop_attempt(&put);
-                    match finished {
-                        Some(finished) => self.end_attempt(finished),
-                        None => {
-                            pusher.no_copy.insert(put.subject);
-                        }
+                    if put.note.copy.is_some() {
+                        pusher.no_copy.insert(put.subject);
+                    }
+                    if let Some(finished) = finished {
+                        self.end_attempt(finished);
                     }
                     self.refused(pusher, put.subject, code);
                 }
@@ -358,7 +358,8 @@ impl Shared {
                     && let Some(key) = opened.file_key()
                 {
                     if let Some(finished) = finished
-                        && let Some(blob) = finished.uploaded.blob
+                        && let OnServer::Sent(uploaded) = finished.bytes
+                        && let Some(blob) = uploaded.blob
                         && let Err(error) = self.store.cache().adopt(blob, node.handle)
                     {
                         tracing::debug!(%error, "uploaded bytes are not cached");

@@ -11,7 +11,8 @@ use mega_store::{ChangeRow, ChangeState, Place, Subject};
 use tokio::task::JoinSet;
 
 use super::attributes::{apply_wishes, set_file_time, set_folder_time};
-use super::journal::{Put, PutNote};
+use super::journal::{CopyNote, Put, PutNote};
+use super::upload::OnServer;
 use super::{Finished, Pusher, upload};
 use crate::changes::Queue;
 use crate::shared::Shared;
@@ -41,12 +42,12 @@ pub(crate) enum Step {
         entries: Vec<Entry>,
         cr: Option<CrossKeys>,
     },
-    /// A finished upload, or a copy of another node, becomes a node.
+    /// Content that is on the server becomes a node.
     File {
         put: Box<Put>,
         entry: Entry,
         cr: Option<CrossKeys>,
-        /// The upload; a copy has none.
+        /// What was uploaded, or found there; the copy of a whole file has none.
         finished: Option<Finished>,
     },
     /// Another name, place or attribute of a node.
@@ -157,10 +158,19 @@ impl Shared {
         };
         let mut steps = Vec::new();
         for finished in std::mem::take(&mut pusher.finished) {
+            let (subject, file) = (finished.subject, Arc::clone(&finished.file));
             match self.freeze_file(&master, finished) {
                 Ok(Some(step)) => steps.push(step),
                 Ok(None) => {}
-                Err(errno) => tracing::error!(%errno, "a finished upload could not be journalled"),
+                Err(errno) => {
+                    tracing::error!(%errno, "a finished upload could not be journalled");
+                    let mut content = file.lock();
+                    content.attempt = None;
+                    self.let_go(&file, &mut content);
+                    drop(content);
+                    let subject = self.lock().changes.present_subject(subject);
+                    self.put_off(pusher, subject, &errno.to_string(), upload::Hope::Passing);
+                }
             }
         }
         for subject in std::mem::take(&mut pusher.copies) {
@@ -276,7 +286,8 @@ impl Shared {
         drop(state);
         for (subject, _) in chosen {
             let shared = Arc::clone(self);
-            uploads.spawn(async move { shared.upload(subject).await });
+            let is_refused = pusher.no_copy.contains(&subject);
+            uploads.spawn(async move { shared.upload(subject, is_refused).await });
         }
     }
 
@@ -383,14 +394,33 @@ impl Shared {
             self.let_go(&finished.file, &mut content);
             return Ok(None);
         };
+        let (source, token, copy) = match &finished.bytes {
+            OnServer::Sent(uploaded) => {
+                let token = uploaded.token.as_str().to_owned();
+                (EntrySource::Token(uploaded.token.clone()), token, None)
+            }
+            OnServer::Twin(twin) => {
+                let is_there = state.node_row(twin.handle)?.is_some();
+                let is_own = Subject::Node(twin.handle) == finished.subject;
+                if is_own && is_there {
+                    state.settle_unchanged(self, &mut content, &finished)?;
+                }
+                if is_own || !is_there {
+                    // Done, or the twin has gone away: another round decides.
+                    content.attempt = None;
+                    state.changes.set_in_flight(finished.subject, false);
+                    drop(state);
+                    self.let_go(&finished.file, &mut content);
+                    return Ok(None);
+                }
+                let note = CopyNote::of(twin.handle, &self.store)?;
+                (EntrySource::Node(twin.handle), String::new(), Some(note))
+            }
+        };
         let mut attributes = state.inherited_attributes(&row, over);
         apply_wishes(&mut attributes, &row);
-        super::attributes::set_content_time(
-            &mut attributes,
-            &row,
-            finished.uploaded.fingerprint_crc,
-        );
-        let key = NodeKey::File(finished.uploaded.key.clone());
+        super::attributes::set_content_time(&mut attributes, &row, finished.bytes.crc());
+        let key = NodeKey::File(finished.bytes.key().clone());
         let attrs = match attributes.encrypt(&key.attr_key()) {
             Ok(attrs) => attrs,
             Err(error) => {
@@ -402,12 +432,13 @@ impl Shared {
         let note = PutNote {
             key: b64::encode(&master.wrap_node_key(&key)),
             attrs: b64::encode(&attrs),
-            token: finished.uploaded.token.as_str().to_owned(),
+            token,
             parent,
             over,
             dooms,
             generation: finished.generation,
             layers: finished.layers,
+            copy,
             ..PutNote::of_row(&row, self.store.seqno().ok().flatten())
         };
         let put = Put {
@@ -433,7 +464,7 @@ impl Shared {
             attempt.is_frozen = true;
         }
         let entry = Entry {
-            source: EntrySource::Token(finished.uploaded.token.clone()),
+            source,
             kind: 0,
             attrs: put.note.attrs.clone(),
             key: put.note.key.clone(),
@@ -441,7 +472,11 @@ impl Shared {
             parent: None,
             over,
         };
-        let cr = state.cross_keys(parent, std::iter::once((put.note.token.clone(), &key)));
+        let name = match &put.note.copy {
+            Some(copy) => copy.source.to_string(),
+            None => put.note.token.clone(),
+        };
+        let cr = state.cross_keys(parent, std::iter::once((name, &key)));
         drop(state);
         drop(content);
         Ok(Some(Step::File {

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use mega_crypto::FileKey;
 use mega_store::{
     AttemptId, AttemptRow, ChangeState, FailPoint, LayerReader, Store, StoreError, Subject,
 };
@@ -15,6 +17,7 @@ use mega_transfer::{
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
+use super::twin::Twin;
 use super::{Pusher, QUOTA_PAUSE};
 use crate::errno::{store_errno, transfer_errno};
 use crate::file::{Attempt, Content, FileNode, Source, slice_of};
@@ -53,15 +56,41 @@ impl Hope {
 /// Smaller uploads than this are not looked up in the journal: nearly none lasts long enough to be there.
 const SMALLEST_RECORDED: u64 = 1 << 20;
 
-/// A finished upload that waits for its node.
+/// Content that is on the server and waits for its node.
 pub(crate) struct Finished {
     pub(crate) subject: Subject,
     pub(crate) file: Arc<FileNode>,
-    pub(crate) uploaded: Uploaded,
+    pub(crate) bytes: OnServer,
     pub(crate) generation: u64,
     pub(crate) layers: usize,
     /// Where the journal says how far the upload was: to be struck when the put is journalled.
     pub(crate) record: Option<AttemptId>,
+}
+
+/// How the content came to be there.
+pub(crate) enum OnServer {
+    /// It was sent.
+    Sent(Box<Uploaded>),
+    /// A node has it.
+    Twin(Twin),
+}
+
+impl OnServer {
+    /// The key of the node that is to be.
+    pub(crate) fn key(&self) -> &FileKey {
+        match self {
+            Self::Sent(uploaded) => &uploaded.key,
+            Self::Twin(twin) => &twin.key,
+        }
+    }
+
+    /// The checksum part of its fingerprint.
+    pub(crate) fn crc(&self) -> [u8; 16] {
+        match self {
+            Self::Sent(uploaded) => uploaded.fingerprint_crc,
+            Self::Twin(twin) => twin.crc,
+        }
+    }
 }
 
 /// Keeps the records of one upload in the store.
@@ -94,6 +123,15 @@ pub(crate) struct Outcome {
     /// As it was when the upload began; a conflict may have given the file another one since.
     subject: Subject,
     result: Result<Finished, Failure>,
+}
+
+/// The sealed content of one file.
+struct Job<'f> {
+    subject: Subject,
+    file: &'f Arc<FileNode>,
+    layers: usize,
+    size: u64,
+    cancel: CancellationToken,
 }
 
 enum Failure {
@@ -156,17 +194,23 @@ impl SealedSource for Sealed {
 }
 
 impl Shared {
-    pub(crate) async fn upload(self: Arc<Self>, subject: Subject) -> Outcome {
+    /// Brings the content of a file to the server. `is_refused`: the server would not copy it.
+    pub(crate) async fn upload(self: Arc<Self>, subject: Subject, is_refused: bool) -> Outcome {
         let ino = self.lock().ino(subject);
         tracing::debug!(?subject, "upload begins");
         let result = match ino {
-            Ok(ino) => Box::pin(self.upload_inner(subject, ino)).await,
+            Ok(ino) => Box::pin(self.upload_inner(subject, ino, is_refused)).await,
             Err(errno) => Err(Failure::Local(errno)),
         };
         Outcome { subject, result }
     }
 
-    async fn upload_inner(&self, subject: Subject, ino: u64) -> Result<Finished, Failure> {
+    async fn upload_inner(
+        &self,
+        subject: Subject,
+        ino: u64,
+        is_refused: bool,
+    ) -> Result<Finished, Failure> {
         let cancel = self.stop.child_token();
         let (file, generation, layers, size) = self.seal(ino, &cancel).map_err(Failure::Local)?;
         let journal = Arc::new(Journal {
@@ -177,17 +221,26 @@ impl Shared {
         let resumable = self.resumable(&journal, generation, size);
         let transfer = self.monitor.begin(subject, size);
         let progress = transfer.progress();
+        let compared = Arc::default();
         if let Some(attempt) = &mut file.lock().attempt {
             attempt.progress = Arc::clone(&progress);
+            attempt.compared = Arc::clone(&compared);
         }
-        let result = self
-            .upload_sealed(&file, layers, size, progress, cancel, resumable)
-            .await;
+        // What was begun is finished; what the server would not copy is sent.
+        let compared = Some(compared).filter(|_| !is_refused && resumable.from.is_none());
+        let job = Job {
+            subject,
+            file: &file,
+            layers,
+            size,
+            cancel,
+        };
+        let result = self.upload_sealed(job, progress, compared, resumable).await;
         match result {
-            Ok(uploaded) => Ok(Finished {
+            Ok(bytes) => Ok(Finished {
                 subject,
                 file,
-                uploaded,
+                bytes,
                 generation,
                 layers,
                 record: journal.id.get().copied(),
@@ -223,6 +276,7 @@ impl Shared {
                 cancel: cancel.clone(),
                 is_frozen: false,
                 progress: Arc::default(),
+                compared: Arc::default(),
             });
             self.store.failpoints().reach(FailPoint::Sealed);
             Ok((
@@ -255,18 +309,28 @@ impl Shared {
 
     async fn upload_sealed(
         &self,
-        file: &Arc<FileNode>,
-        layers: usize,
-        size: u64,
+        job: Job<'_>,
         progress: Arc<UploadProgress>,
-        cancel: CancellationToken,
+        compared: Option<Arc<AtomicU64>>,
         resumable: Resumable,
-    ) -> Result<Uploaded, Failure> {
-        self.hydrate(file, layers, size, &cancel).await?;
-        let source = Arc::new(Sealed::new(&file.lock(), layers, size));
+    ) -> Result<OnServer, Failure> {
+        let Job { layers, size, .. } = job;
+        self.hydrate(job.file, layers, size, &job.cancel).await?;
+        let source: Arc<dyn SealedSource> = Arc::new(Sealed::new(&job.file.lock(), layers, size));
+        if let Some(compared) = compared {
+            let looking = self.find_twin(job.subject, Arc::clone(&source), compared);
+            let twin = tokio::select! {
+                () = job.cancel.cancelled() => return Err(Failure::Transfer(TransferError::Cancelled)),
+                twin = looking => twin.map_err(Failure::Transfer)?,
+            };
+            if let Some(twin) = twin {
+                return Ok(OnServer::Twin(twin));
+            }
+        }
         self.uploads
-            .upload_resumable(source, progress, cancel, resumable)
+            .upload_resumable(source, progress, job.cancel, resumable)
             .await
+            .map(|uploaded| OnServer::Sent(Box::new(uploaded)))
             .map_err(Failure::Transfer)
     }
 

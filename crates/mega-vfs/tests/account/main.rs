@@ -12,3 +12,4 @@ mod restart;
 mod shares;
 mod status;
 mod support;
+mod twins;

@@ -15,7 +15,7 @@ async fn world_with(fixtures: &[Fixture]) -> World {
 }
 
 /// What others do is not told from now on; returns the rules that keep it back.
-async fn hold_events(world: &World) -> Vec<u64> {
+pub(crate) async fn hold_events(world: &World) -> Vec<u64> {
     let broken = |at| {
         let action = FaultAction::Status {
             code: 500,

@@ -70,6 +70,11 @@ const SCRIPT: &[Act] = &[
         to: "empty",
     },
     Act::Settle,
+    // What "doc" has: the server copies it. Then once more the same, which only changes its time.
+    write("twin", 5, 150_000),
+    Act::Settle,
+    write("twin", 5, 150_000),
+    Act::Settle,
     write("moved/last", 8, 70_000),
     Act::Unlink { path: "doc" },
     Act::Rename {
