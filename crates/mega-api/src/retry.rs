@@ -50,7 +50,7 @@ pub const fn policy(code: ErrorCode) -> Policy {
         ErrorCode::RateLimit => (Backoff, RestartUpload),
         ErrorCode::Failed => (Never, RestartUpload),
         ErrorCode::TooMany => (Retry::Refetch, RestartUpload),
-        ErrorCode::Range => (Never, Never),
+        ErrorCode::Range => (Never, RestartUpload),
         ErrorCode::Expired => (FreshUrl, RestartUpload),
         ErrorCode::NotFound => (Never, RestartUpload),
         ErrorCode::Circular
@@ -138,6 +138,7 @@ mod tests {
             .collect();
         assert_eq!(repeated, [-3, -4, -19, -21, -25]);
         assert_eq!(policy(ErrorCode::RateLimit).upload, Retry::RestartUpload);
+        assert_eq!(policy(ErrorCode::Range).upload, Retry::RestartUpload);
         assert_eq!(policy(ErrorCode::Unknown(-99)).api, Retry::Never);
     }
 }

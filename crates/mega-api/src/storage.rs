@@ -419,7 +419,7 @@ mod tests {
                 busy,
                 lost,
                 lost,
-                never,
+                lost,
                 lost,
                 lost,
                 lost,

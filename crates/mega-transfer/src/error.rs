@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mega_api::{ApiError, Retry, StorageError};
+use mega_proto::ErrorCode;
 use mega_store::StoreError;
 
 /// How long to leave a full account alone before the next upload.
@@ -88,6 +89,8 @@ impl TransferError {
                 Retry::After(until.saturating_duration_since(Instant::now()))
             }
             Self::StorageQuota => Retry::After(QUOTA_PAUSE),
+            // Our pieces do not fit together, and will not the next time.
+            Self::Storage(StorageError::Refused(ErrorCode::Range)) => Retry::Never,
             Self::Expired
             | Self::Busy
             | Self::Short

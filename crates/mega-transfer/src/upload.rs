@@ -58,7 +58,7 @@ use std::sync::Arc;
 
 use mega_api::{Api, StorageError};
 use mega_crypto::FileKey;
-use mega_proto::UploadToken;
+use mega_proto::{ErrorCode, UploadToken};
 use mega_store::{PendingBlob, Store, StoreError};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -290,6 +290,7 @@ async fn persist(job: &Job, record: Option<ResumeRecord>) -> Result<Uploaded, Tr
         return Ok(done);
     }
     let mut restarts = 0;
+    let mut is_out_of_range = false;
     loop {
         let reason = match attempt::run(job, record.take()).await {
             Ok(uploaded) => return Ok(uploaded),
@@ -298,8 +299,15 @@ async fn persist(job: &Job, record: Option<ResumeRecord>) -> Result<Uploaded, Tr
                 tracing::warn!("the bytes are not those an earlier run has sent");
                 StorageError::BadReply
             }
+            // Pieces that do not fit together, twice: ours are wrong, and will be the next time.
+            Err(Setback::Lost(StorageError::UploadLost(code @ ErrorCode::Range)))
+                if is_out_of_range =>
+            {
+                return Err(TransferError::Storage(StorageError::Refused(code)));
+            }
             Err(Setback::Lost(reason)) => reason,
         };
+        is_out_of_range |= matches!(reason, StorageError::UploadLost(ErrorCode::Range));
         if restarts == RESTARTS {
             return Err(TransferError::UploadLost);
         }

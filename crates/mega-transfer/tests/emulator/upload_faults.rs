@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mega_emulator::{FaultAction, FaultRule, pattern};
-use mega_transfer::{TransferError, UploadProgress};
+use mega_transfer::{Retry, TransferError, UploadProgress};
 
 use crate::support::{MIB, World};
 
@@ -100,6 +100,7 @@ async fn a_lost_upload_begins_again_with_a_new_key() {
         body("-8"),
         body("-9"),
         body("-20"),
+        body("-7"),
         status(403),
         status(404),
     ] {
@@ -141,6 +142,22 @@ async fn an_upload_lost_again_and_again_fails() {
         .await;
     assert!(matches!(ended, Err(TransferError::UploadLost)));
     assert!(progress.restarts() >= 2);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pieces_that_are_out_of_range_again_are_our_own_fault() {
+    let world = World::new().await;
+    world.always("ul", body("-7"));
+    let progress = Arc::new(UploadProgress::new());
+    let ended = world
+        .upload_with(pattern(1, 0, 100).into(), &progress)
+        .await;
+    let Err(error) = ended else {
+        panic!("uploaded although every piece was refused");
+    };
+    assert_eq!(error.retry(), Retry::Never, "{error}");
+    assert_eq!(progress.restarts(), 1);
     world.finish().await;
 }
 
