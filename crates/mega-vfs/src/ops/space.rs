@@ -91,6 +91,18 @@ impl Space {
         self.is_full.load(Ordering::Acquire)
     }
 
+    /// For whoever waits for an upload: it waits too while the account is full.
+    ///
+    /// # Errors
+    /// EDQUOT.
+    pub(crate) fn check_not_full(&self) -> OpResult<()> {
+        if !self.is_full() {
+            return Ok(());
+        }
+        self.is_doubted.store(true, Ordering::Release);
+        Err(Errno::DQUOT)
+    }
+
     /// The server has told the quota. More of it than before may end a refusal.
     pub(crate) fn told(&self, before: Option<Quota>, now: Quota) {
         if before.is_some_and(|before| free(now) > free(before)) {

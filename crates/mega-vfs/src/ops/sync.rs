@@ -2,8 +2,8 @@
 //!
 //! Both kinds bring bytes and rows to stable storage first. `--fsync=cloud` then makes the change due
 //! at once and waits until the server has it. Such a wait has no fixed end, because a large file takes
-//! its time; it ends when the server has refused (the row is parked), or when nothing has moved for
-//! `--timeout`. Whatever it answers, the change stays queued.
+//! its time; it ends when the server has refused (the row is parked), when the account is full, or when
+//! nothing has moved for `--timeout`. Whatever it answers, the change stays queued.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,7 +33,8 @@ impl Vfs {
     ///
     /// # Errors
     /// EBADF; EIO when stable storage cannot be reached (writing then stops for good) or Mega refused
-    /// the file; ETIMEDOUT when nothing moves on its way there.
+    /// the file; EDQUOT when it waits because the account is full; ETIMEDOUT when nothing moves on its way
+    /// there.
     pub async fn fsync(&self, _ino: u64, fh: u64, _data_only: bool) -> OpResult<()> {
         let handle = self.shared.lock().handles.file(fh).ok_or(Errno::BADF)?;
         let (shared, file) = (Arc::clone(&self.shared), Arc::clone(&handle.file));
@@ -178,6 +179,10 @@ impl Shared {
             return Ok(None);
         };
         state.check_not_parked(row)?;
+        // An upload that is under way may still fit.
+        if row.content.is_some() && content.attempt.is_none() {
+            self.space.check_not_full()?;
+        }
         let fetched = content
             .layers
             .first()
@@ -226,6 +231,9 @@ impl Shared {
                 for subject in &left {
                     if let Some(row) = state.changes.get(*subject) {
                         state.check_not_parked(row)?;
+                        if row.content.is_some() && !state.changes.is_in_flight(*subject) {
+                            self.space.check_not_full()?;
+                        }
                     }
                 }
                 state.open_files(&left)

@@ -100,8 +100,20 @@ impl Shared {
             ErrorCode::OverQuota | ErrorCode::GoingOverQuota | ErrorCode::Paywall => {
                 let pause = i64::try_from(QUOTA_PAUSE.as_millis()).unwrap_or(i64::MAX);
                 pusher.quota_pause_until = now_ms().saturating_add(pause);
-                self.lock().changes.set_in_flight(subject, false);
                 self.space.refused();
+                let has_content = {
+                    let mut state = self.lock();
+                    let row = state.changes.get(subject);
+                    let has_content = row.is_some_and(|row| row.content.is_some());
+                    if has_content {
+                        state.changes.set_in_flight(subject, false);
+                    }
+                    has_content
+                };
+                if !has_content {
+                    // The pause is for uploads: names would be sent again at once, and again.
+                    self.put_off(pusher, subject, code.message(), Hope::Passing);
+                }
                 tracing::warn!("the account is full: uploads wait, everything stays queued");
             }
             code => {

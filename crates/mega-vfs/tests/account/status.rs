@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use mega_emulator::{FaultAction, FaultRule, Fixture};
 use mega_vfs::{
-    Change, ChangeKind, Exported, OpenMode, RenameMode, ResolveError, Snapshot, Stage, VfsConfig,
-    Where, WriteAt,
+    Change, ChangeKind, Exported, FsyncMode, OpenMode, RenameMode, ResolveError, Snapshot, Stage,
+    VfsConfig, Where, WriteAt,
 };
 use rustix::io::Errno;
 
-use crate::support::{EMAIL, World, eager};
+use crate::support::{EMAIL, ROOT, World, eager};
 
 /// Changes wait long enough to be looked at.
 fn patient() -> VfsConfig {
@@ -263,7 +263,7 @@ async fn an_open_file_is_not_discarded() {
     world.finish().await;
 }
 
-async fn exported(world: &World, path: &str) -> (Vec<u8>, u64) {
+pub(crate) async fn exported(world: &World, path: &str) -> (Vec<u8>, u64) {
     let mut export = world.vfs.export(path).unwrap();
     let mut bytes = vec![0; usize::try_from(export.size()).unwrap()];
     let mut missing = 0;
@@ -406,4 +406,63 @@ async fn a_refusal_of_the_server_is_edquot() {
     );
     world.emulator.faults().remove(rule);
     world.vfs.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_fsync_to_a_full_account_is_edquot() {
+    let config = VfsConfig {
+        fsync: FsyncMode::Cloud,
+        // Not the reason why it ends.
+        timeout: Duration::from_secs(600),
+        ..eager()
+    };
+    for (at, action) in [
+        ("cmd:p", FaultAction::CommandError { code: -17 }),
+        ("cmd:u", FaultAction::CommandError { code: -17 }),
+    ] {
+        let world = World::with(config.clone(), |_| {}).await;
+        let rule = world.emulator.faults().add(FaultRule::new(at, action));
+        let mode = OpenMode {
+            write: true,
+            ..OpenMode::default()
+        };
+        let made = world.vfs.create(ROOT, OsStr::new("a"), 0o644, mode).await;
+        let (entry, opened) = made.unwrap();
+        let (ino, fh) = (entry.attr.ino, opened.fh);
+        let offset = WriteAt::Offset(0);
+        world.vfs.write(ino, fh, offset, b"bytes").await.unwrap();
+        assert_eq!(world.vfs.fsync(ino, fh, false).await, Err(Errno::DQUOT));
+        world.vfs.release(ino, fh).await.unwrap();
+        assert_eq!(world.vfs.fsyncdir(ROOT).await, Err(Errno::DQUOT));
+        if at == "cmd:u" {
+            // Names need no room.
+            world.mkdir("d").await;
+            let folder = world.ino("d").await.unwrap();
+            assert_eq!(world.vfs.fsyncdir(folder).await, Ok(()));
+        }
+        assert_eq!(world.read("a").await.unwrap(), b"bytes");
+        world.emulator.faults().remove(rule);
+        world.vfs.shutdown(Duration::ZERO).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_a_full_account_refuses_is_not_asked_for_without_end() {
+    let world = World::with(eager(), |_| {}).await;
+    let rule = world.emulator.faults().add(FaultRule::new(
+        "cmd:p",
+        FaultAction::CommandError { code: -29 },
+    ));
+    world.mkdir("d").await;
+    world
+        .until("it was asked for three times", async |world| {
+            world.emulator.faults().fired(rule) >= 3
+        })
+        .await;
+    // The pause grows, so the next try is seconds away.
+    assert_eq!(world.emulator.faults().fired(rule), 3);
+    world.emulator.faults().remove(rule);
+    world.settled().await;
+    assert_eq!(world.paths(), ["/d"]);
+    world.finish().await;
 }
