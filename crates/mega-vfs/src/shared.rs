@@ -123,6 +123,15 @@ impl Shared {
         if state.changes.get(subject).is_some_and(is_set_aside) {
             return Err(Errno::IO);
         }
+        self.load_content_as_it_is(state, subject)
+    }
+
+    /// The content of a row, damaged or not.
+    pub(crate) fn load_content_as_it_is(
+        &self,
+        state: &State,
+        subject: Subject,
+    ) -> OpResult<Content> {
         let row = state
             .changes
             .get(subject)

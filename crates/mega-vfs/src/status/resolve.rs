@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use mega_store::{ChangeRow, ChangeState, LayerRow, Subject};
 
 use crate::Vfs;
+use crate::aside::is_set_aside;
 use crate::changes::is_settled;
 use crate::ops::drop_staging;
 use crate::state::{Invalidation, State};
@@ -26,6 +27,18 @@ pub enum ResolveError {
     /// A program is using it.
     #[error("'{0}' is open in a program. Close it first")]
     Open(String),
+    /// A power cut may have taken bytes of it.
+    #[error(
+        "'{0}' may have lost bytes when the power went, so it is not uploaded. 'megamount export' saves \
+         what is left of it, and 'megamount discard' brings back what Mega has"
+    )]
+    SetAside(String),
+    /// A power cut has taken all that was here of it.
+    #[error(
+        "nothing of '{0}' was left on the disk when the power went. 'megamount discard' brings back what \
+         Mega has"
+    )]
+    Lost(String),
     /// There are no new bytes.
     #[error("'{0}' has no new content: only its name or attributes differ from what Mega has")]
     NoContent(String),
@@ -68,10 +81,11 @@ impl Vfs {
     }
 
     /// Tries parked changes again, and waiting ones at once: all of them, or those of `path` and
-    /// below. Returns how many.
+    /// below. Returns how many. What a power cut may have damaged stays as it is.
     ///
     /// # Errors
-    /// [`ResolveError::NoChange`] when there are none of that path.
+    /// [`ResolveError::NoChange`] when there are none of that path; [`ResolveError::SetAside`] when there
+    /// are only damaged ones.
     pub fn retry(&self, path: Option<&str>) -> Result<usize, ResolveError> {
         if self.shared.config.read_only {
             return Err(ResolveError::ReadOnly);
@@ -90,10 +104,15 @@ impl Vfs {
         let mut state = self.shared.lock();
         let mut rows = Vec::new();
         let mut count = 0;
+        let mut aside = None;
         for subject in chosen {
             let Some(row) = state.changes.get(subject) else {
                 continue;
             };
+            if is_set_aside(row) {
+                aside = Some(subject);
+                continue;
+            }
             match &row.state {
                 ChangeState::Parked { .. } => {
                     let mut row = row.clone();
@@ -107,6 +126,10 @@ impl Vfs {
                 }
                 ChangeState::Pending { .. } | ChangeState::Pushing { .. } => {}
             }
+        }
+        if let (Some(_), Some(subject), 0) = (path, aside, count) {
+            let path = state.locate(subject).path().to_owned();
+            return Err(ResolveError::SetAside(path));
         }
         state.commit(rows, &[])?;
         drop(state);

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use mega_emulator::{FaultAction, FaultRule, Fixture};
-use mega_store::ChangeState;
-use mega_vfs::{FsyncMode, OpenMode, RenameMode, VfsConfig, WriteAt};
+use mega_store::{ChangeState, LayerData};
+use mega_vfs::{FsyncMode, OpenMode, RenameMode, ResolveError, VfsConfig, WriteAt};
 use rustix::io::Errno;
 
+use crate::status::exported;
 use crate::support::{EMAIL, ROOT, World, eager};
 
 fn slow() -> VfsConfig {
@@ -144,6 +145,16 @@ async fn after_a_power_cut_unsynced_bytes_are_set_aside() {
     assert_eq!(world.names("").await, ["large", "small", "synced"]);
     assert_eq!(world.vfs.status().parked.len(), 1);
     assert_eq!(world.read("large").await, Err(Errno::IO));
+    // It can be saved, and is not pushed by mistake.
+    assert_eq!(
+        world.vfs.retry(Some("large")),
+        Err(ResolveError::SetAside("large".to_owned()))
+    );
+    assert_eq!(world.vfs.retry(None), Ok(0));
+    let (bytes, missing) = exported(&world, "large").await;
+    assert!(bytes == vec![7; 300_000] && missing == 0);
+    assert_eq!(world.read("large").await, Err(Errno::IO));
+    assert_eq!(world.vfs.status().parked.len(), 1);
     // Not under another name either, and not after another start.
     world
         .rename("large", "renamed", RenameMode::Replace)
@@ -195,6 +206,60 @@ async fn content_without_a_name_leaves_nothing_behind() {
         let left = std::fs::read_dir(path).unwrap().count();
         assert_eq!(left, 0, "{directory}");
     }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_power_cut_left_can_be_saved_and_discarded() {
+    let fixtures = [Fixture::pattern("/old", 400_000, 1)];
+    let world = World::with(slow(), |emulator| {
+        emulator.populate(EMAIL, &fixtures).unwrap();
+    })
+    .await;
+    for name in ["cut", "lost", "old"] {
+        world.write(name, &vec![7; 300_000]).await;
+    }
+    let staging = world.dir.path().join("state/staging");
+    let world = world
+        .restart_after(eager(), true, |store| {
+            for mut row in store.changes().unwrap() {
+                let content = row.content.as_mut().unwrap();
+                content.synced = false;
+                let LayerData::File(id) = content.layers[0].data else {
+                    panic!("inline");
+                };
+                let file = staging.join(format!("{:016x}", id.0));
+                let name = row.place.as_ref().map(|place| place.name.as_str());
+                match name {
+                    Some("cut") => {
+                        let file = std::fs::File::options().write(true).open(file);
+                        file.unwrap().set_len(200_000).unwrap();
+                    }
+                    Some("lost") => std::fs::remove_file(file).unwrap(),
+                    _ => {}
+                }
+                store.write(|tx| tx.put_change(&row)).unwrap();
+            }
+        })
+        .await;
+    assert_eq!(world.vfs.status().parked.len(), 3);
+    let (bytes, missing) = exported(&world, "cut").await;
+    assert!(bytes[..131_072] == vec![7; 131_072]);
+    assert!(missing > 0);
+    assert!(matches!(
+        world.vfs.export("lost"),
+        Err(ResolveError::Lost(_))
+    ));
+    assert!(exported(&world, "old").await == (vec![7; 300_000], 0));
+    for name in ["cut", "lost", "old"] {
+        world.vfs.discard(name).unwrap();
+    }
+    assert_eq!(world.names("").await, ["old"]);
+    assert!(world.read("old").await.unwrap() == mega_emulator::pattern(1, 0, 400_000));
+    // And back from where it was saved.
+    world.write("cut", &bytes).await;
+    world.settled().await;
+    assert_eq!(world.paths(), ["/cut", "/old"]);
     world.finish().await;
 }
 

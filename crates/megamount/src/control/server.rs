@@ -305,7 +305,10 @@ fn refusal(error: &ResolveError) -> Reply {
     let code = match error {
         ResolveError::NoChange(_) | ResolveError::NoContent(_) => Fault::NotFound,
         ResolveError::OnItsWay(_) | ResolveError::Open(_) => Fault::Busy,
-        ResolveError::ReadOnly | ResolveError::Local(_) => Fault::Failed,
+        ResolveError::SetAside(_)
+        | ResolveError::Lost(_)
+        | ResolveError::ReadOnly
+        | ResolveError::Local(_) => Fault::Failed,
     };
     Reply::Error {
         code,
