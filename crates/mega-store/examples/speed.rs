@@ -3,6 +3,8 @@
 //! Loading a million rows, thousands of rows per CPU second, two or more runs each on two cores shared
 //! with compilers (so orientation only): rows inserted as they come with an index, 134-151 first, 43-44
 //! reload grouped, 27-28 reload in no order; sorted first, 161-249, 86-121 and 99-140.
+//! Since then `node_size` has the larger files, here seven of eight: 191-227, 111-123 and 98-113 where it was
+//! 262-267, 151-163 and 138-151 without any in the same hour.
 
 #![expect(
     clippy::unwrap_used,

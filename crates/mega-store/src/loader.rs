@@ -8,7 +8,7 @@
 //! the new tables in the place of the old in one with the new `sn` (I1). Whatever happens before
 //! that, the old truth is untouched; what an abandoned load left is removed by the next one.
 //!
-//! Memory is bounded by [`SORT_BYTES`], [`SORT_POSITIONS`] and the connection's page cache, whatever
+//! Memory is bounded by [`SORT_BYTES`], [`SORT_POSITIONS`], [`SORT_SIZES`] and the connection's page cache, whatever
 //! the tree's size.
 
 mod record;
@@ -37,8 +37,10 @@ const TURN: Duration = Duration::from_millis(40);
 const ROWS_PER_LOOK: usize = 512;
 /// Memory for sorting nodes.
 const SORT_BYTES: usize = 32 << 20;
-/// Memory for sorting handles, and again for sorting sizes.
+/// Memory for sorting handles.
 const SORT_POSITIONS: usize = 8 << 20;
+/// Memory for sorting sizes.
+const SORT_SIZES: usize = 4 << 20;
 /// Rows deleted by one statement when an old tree is removed.
 const DELETE_ROWS: u32 = 8192;
 
@@ -207,7 +209,7 @@ impl Target {
         nodes: Sorter<NodeRow>,
     ) -> Result<(Sorter<Position>, Sorter<OfSize>), StoreError> {
         let mut positions = Sorter::new(self.db.dir(), SORT_POSITIONS);
-        let mut sizes = Sorter::new(self.db.dir(), SORT_POSITIONS);
+        let mut sizes = Sorter::new(self.db.dir(), SORT_SIZES);
         let mut sorted = nodes.sorted()?;
         let mut is_done = false;
         while !is_done {
@@ -337,7 +339,7 @@ impl Target {
 /// Makes `node_size` for a state that has none. In one transaction, at the first start after an update,
 /// when nobody else uses the database; sorted, so that memory is bounded as in a load.
 pub(crate) fn find_sizes(connection: &Connection, dir: &Path) -> Result<(), StoreError> {
-    let mut sizes = Sorter::new(dir, SORT_POSITIONS);
+    let mut sizes = Sorter::new(dir, SORT_SIZES);
     let transaction = connection.unchecked_transaction()?;
     schema::create_sizes(&transaction)?;
     {
