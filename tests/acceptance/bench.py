@@ -19,6 +19,8 @@ import time
 import lab as labs
 
 MIB = 1 << 20
+# Files that measure_create makes each time.
+CREATED = 5000
 # A number's unit, and whether more of it is better.
 UNITS = {
     "mount": ("s", False),
@@ -28,9 +30,13 @@ UNITS = {
     "write to close": ("MB/s", True),
     "upload, close to server": ("MB/s", True),
     "upload, open to server": ("MB/s", True),
+    "upload, processor": ("s/GB", False),
+    "upload, the emulator's": ("s/GB", False),
     "upload, peak memory": ("MiB", False),
     "small files, to close": ("files/s", True),
     "small files, to server": ("files/s", True),
+    "create, long write-back": ("files/s", True),
+    "create, write-back 0": ("files/s", True),
     "small files, peak memory": ("MiB", False),
     "idle memory": ("MiB", False),
 }
@@ -44,9 +50,10 @@ class Megamount:
     def __init__(self, lab):
         self.lab, self.numbers = lab, itertools.count()
 
-    def mount(self):
+    def mount(self, write_back="0s", drain="10m"):
         # Each has its own state: what is measured is a first mount, with login.
-        return self.lab.spawn_megamount(f"{next(self.numbers)}", "--write-back", "0s", "--drain", "10m")
+        options = ["--write-back", write_back, "--drain", drain]
+        return self.lab.spawn_megamount(f"{next(self.numbers)}", *options)
 
     def caches(self):
         return self.lab.directory.glob("megamount-*/cache")
@@ -60,8 +67,8 @@ class Rclone:
     def __init__(self, lab):
         self.lab, self.numbers = lab, itertools.count()
 
-    def mount(self):
-        return self.lab.spawn_rclone(f"r{next(self.numbers)}", "--vfs-write-back", "0s")
+    def mount(self, write_back="0s", drain=None):
+        return self.lab.spawn_rclone(f"r{next(self.numbers)}", "--vfs-write-back", write_back)
 
     def caches(self):
         return self.lab.directory.glob("rclone-r*")
@@ -104,6 +111,7 @@ def measure_upload(bench, contender):
     mount, _ = contender.mount()
     name = f"upload-{contender.name}-{next(bench.serial)}.bin"
     block = os.urandom(MIB)
+    emulator = bench.emulator.process.pid
     opened = time.perf_counter()
     file = open(mount.mountpoint / "bench" / name, "xb", buffering=0)
     for number in range(bench.size // MIB):
@@ -111,6 +119,7 @@ def measure_upload(bench, contender):
         while view:
             view = view[file.write(view) :]
     written = time.perf_counter()
+    busy = [labs.processor_time(pid) for pid in (mount.pid, emulator)]
     # rclone uploads within close, megamount after it: the clock starts before.
     file.close()
     closed = time.perf_counter()
@@ -123,47 +132,91 @@ def measure_upload(bench, contender):
 
     labs.wait_until("the upload", visible, 900, pause=0.01)
     done = time.perf_counter()
-    return {
+    busy = [labs.processor_time(pid) - before for pid, before in zip((mount.pid, emulator), busy)]
+    numbers = {
         "write to close": bench.size / (closed - opened) / 1e6,
         "upload, close to server": bench.size / (done - written) / 1e6,
         "upload, open to server": bench.size / (done - opened) / 1e6,
+        "upload, processor": busy[0] / bench.size * 1e9,
+        "upload, the emulator's": busy[1] / bench.size * 1e9,
         "upload, peak memory": finish(contender, mount),
     }
+    # The emulator has it in memory, and the next contender needs that.
+    bench.lab.rclone("deletefile", "--mega-hard-delete", f"m:bench/{name}")
+    return numbers
 
 
 def measure_small(bench, contender):
     mount, _ = contender.mount()
     name = f"small-{contender.name}-{next(bench.serial)}"
+    source, count = bench.small_source(contender)
+    total = sum(entry.stat().st_size for entry in os.scandir(source))
+    sent = bench.emulator.counters()["bytes_up"]
     started = time.perf_counter()
-    subprocess.run(["cp", "-r", bench.small, mount.mountpoint / "bench" / name], check=True)
+    subprocess.run(["cp", "-r", source, mount.mountpoint / "bench" / name], check=True)
     copied = time.perf_counter()
 
     def all_there():
         below = f"/bench/{name}/"
-        return sum(node["path"].startswith(below) for node in bench.emulator.live()) >= bench.count
+        return sum(node["path"].startswith(below) for node in bench.emulator.live()) >= count
 
+    def all_sent():
+        return bench.emulator.counters()["bytes_up"] - sent >= total
+
+    # Looking at the whole tree costs much of what is measured, so it comes last.
+    labs.wait_until("the small files' bytes", all_sent, 1800, pause=0.05)
     labs.wait_until("the small files", all_there, 900, pause=0.1)
     done = time.perf_counter()
     return {
-        "small files, to close": bench.count / (copied - started),
-        "small files, to server": bench.count / (done - started),
+        "small files, to close": count / (copied - started),
+        "small files, to server": count / (done - started),
         "small files, peak memory": finish(contender, mount),
     }
 
 
+def create(bench, contender, write_back):
+    """Files made by one process in one folder, each written and closed, per second."""
+    mount, _ = contender.mount(write_back, drain="0s")
+    name = f"create-{contender.name}-{next(bench.serial)}"
+    os.mkdir(mount.mountpoint / "bench" / name)
+    folder = os.open(mount.mountpoint / "bench" / name, os.O_RDONLY | os.O_DIRECTORY)
+    block = os.urandom(4096)
+    started = time.perf_counter()
+    for number in range(CREATED):
+        file = os.open(f"{number:05}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=folder)
+        os.write(file, block)
+        os.close(file)
+    took = time.perf_counter() - started
+    os.close(folder)
+    finish(contender, mount)
+    return CREATED / took
+
+
+def measure_create(bench, contender):
+    return {
+        "create, long write-back": create(bench, contender, "10m"),
+        "create, write-back 0": create(bench, contender, "0s"),
+    }
+
+
 SUBCOMMANDS = {
-    "mount": [measure_mount, measure_read, measure_upload, measure_small],
+    "mount": [measure_mount, measure_read, measure_upload, measure_small, measure_create],
 }
 PARTS = {part.__name__.removeprefix("measure_"): part for parts in SUBCOMMANDS.values() for part in parts}
 
 
 class Bench:
     def __init__(self, lab, options):
-        self.lab, self.size, self.count = lab, options.size * MIB, options.files
+        self.lab, self.size = lab, options.size * MIB
+        self.counts = {"megamount": options.files, "rclone": options.rclone_files or options.files}
         self.serial = itertools.count()
-        self.small = lab.directory / "small-source"
         self.emulator = lab.start_emulator(in_memory=True)
-        self.emulator.control("knobs", {"quota": 1 << 42, "latency_ms": options.latency})
+        knobs = {
+            "quota": 1 << 42,
+            "latency_ms": options.latency,
+            "mac_check": options.mac_check,
+        }
+        self.emulator.control("knobs", knobs)
         self.emulator.control("account", {"quota": 1 << 42}, email=labs.EMAIL)
         content = {"pattern": {"size": self.size, "seed": 1}}
         self.emulator.control(
@@ -174,9 +227,26 @@ class Bench:
             ],
             email=labs.EMAIL,
         )
-        self.small.mkdir()
-        for number in range(self.count):
-            (self.small / f"{number:05}.bin").write_bytes(os.urandom(1024 + number * 15))
+        for count in set(self.counts.values()):
+            folder = lab.directory / f"small-source-{count}"
+            folder.mkdir()
+            for number in range(count):
+                size = options.file_size or 1024 + number * 15
+                (folder / f"{number:05}.bin").write_bytes(os.urandom(size))
+
+    def small_source(self, contender):
+        """The folder that this contender copies, and how many files are in it."""
+        count = self.counts[contender.name]
+        return self.lab.directory / f"small-source-{count}", count
+
+    def describe(self):
+        load = os.getloadavg()[0]
+        checks = "on" if self.emulator.control("knobs")["mac_check"] else "off"
+        text = f"load {load:.1f} before the first measurement; the emulator's MAC checks are {checks}"
+        if len(set(self.counts.values())) > 1:
+            copied = ", ".join(f"{name} {count}" for name, count in self.counts.items())
+            text += f"; small files copied: {copied}"
+        return text
 
 
 def run(bench, parts, rounds):
@@ -214,6 +284,10 @@ def main():
     parser.add_argument("--binaries", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, default=1024, help="MiB of the large file")
     parser.add_argument("--files", type=int, default=1000, help="number of small files")
+    parser.add_argument("--file-size", type=int, help="bytes of each small file, instead of 1 KiB and more")
+    parser.add_argument("--rclone-files", type=int, help="as --files for rclone, whose rate is constant")
+    parser.add_argument("--no-mac-check", dest="mac_check", action="store_false",
+                        help="the emulator does not check what was uploaded")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=1, help="the median counts")
     parser.add_argument("--latency", type=int, default=0, help="milliseconds added to each request")
     parser.add_argument("--only", choices=PARTS, action="append", help="these measurements alone")
@@ -222,15 +296,18 @@ def main():
     parts = [PARTS[name] for name in options.only or []] or SUBCOMMANDS[options.subcommand]
     lab = labs.Lab(pathlib.Path(options.directory), options.binaries)
     try:
-        results = run(Bench(lab, options), parts, options.rounds)
+        bench = Bench(lab, options)
+        conditions = bench.describe()
+        results = run(bench, parts, options.rounds)
     except labs.Failure as failure:
         print(f"bench: FAILED: {failure}", file=sys.stderr)
         return 1
     finally:
         lab.close()
     table(results)
-    print(json.dumps({"subcommand": options.subcommand, "size_mib": options.size, "files": options.files,
-                      "latency_ms": options.latency, "processors": os.cpu_count(), "results": results}))  # fmt: skip
+    print(conditions)
+    asked = {name: value for name, value in vars(options).items() if name not in ("directory", "binaries")}
+    print(json.dumps({**asked, "processors": os.cpu_count(), "results": results}))
     return 0
 
 

@@ -59,6 +59,9 @@ pub struct Knobs {
     pub up_total: u64,
     /// Check file MACs at `p` (reads each uploaded file once).
     pub mac_check: bool,
+    /// Keep what is uploaded from now on. Without it a piece is forgotten once it was checked: the file
+    /// has its size and key, downloads of it answer 404, and its MAC is not checked.
+    pub keep_content: bool,
     /// Demand hashcash of this easiness (0 to 255) for `us0`, `us` and requests without session.
     pub hashcash: Option<u8>,
     /// Files of at least this size are served as CloudRAID when asked with `v:2`.
@@ -90,6 +93,7 @@ impl Default for Knobs {
             up_per_connection: 0,
             up_total: 0,
             mac_check: true,
+            keep_content: true,
             hashcash: None,
             raid_min_size: None,
             events_per_reply: 100,

@@ -22,6 +22,8 @@ pub(crate) enum Content {
     Disk(File),
     /// Computed from a generated node.
     Generated(GeneratedFile),
+    /// Not kept (knob `keep_content`): nothing can be read.
+    Dropped,
 }
 
 /// A borrowed or computed part of a content.
@@ -70,8 +72,18 @@ impl Content {
                 Ok(())
             }
             Self::Disk(file) => file.write_all_at(&data, offset),
-            Self::Generated(_) => Ok(()),
+            Self::Generated(_) | Self::Dropped => Ok(()),
         }
+    }
+
+    /// Whether a stored piece is kept as it is, in the memory it came in.
+    pub(crate) fn keeps_buffers(&self) -> bool {
+        matches!(self, Self::Memory(_))
+    }
+
+    /// Whether it was not kept.
+    pub(crate) fn is_dropped(&self) -> bool {
+        matches!(self, Self::Dropped)
     }
 
     /// The file behind it, when there is one.
@@ -109,6 +121,7 @@ impl Content {
                 Ok(Slice::Owned(data))
             }
             Self::Generated(file) => Ok(Slice::Owned(file.ciphertext(from, to))),
+            Self::Dropped => Err(std::io::Error::other("content was not kept")),
         }
     }
 

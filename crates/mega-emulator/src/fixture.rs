@@ -361,7 +361,7 @@ impl Work<'_> {
         let mut upload = Upload::new(&self.user, size, 0);
         upload.pieces.insert(0, size);
         upload.used = true;
-        let id = self.state.new_upload(upload)?;
+        let id = self.state.new_upload(upload, true)?;
         let stored = self.state.contents.get(&id).cloned();
         let cipher = crypto::aes(&key);
         let mut macs = Vec::new();

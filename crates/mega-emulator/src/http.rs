@@ -284,6 +284,9 @@ fn read_request(
         }
     } else if let Some(length) = request.header("content-length") {
         let length = length.parse::<u64>().map_err(|_| bad("content length"))?;
+        if metered {
+            request.body = shared.buffers.take(length);
+        }
         read_body(shared, reader, length, metered, pacer, &mut request.body)?;
     }
     Ok(Some((request, keep)))

@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod account;
+mod buffers;
 mod change;
 mod codec;
 mod commands;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::buffers::Buffers;
 use crate::config::{EmulatorConfig, EmulatorError, Knobs};
 use crate::counters::{Counters, Tally};
 use crate::cs::ReplyCache;
@@ -84,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) outstanding: Mutex<HashMap<String, Vec<String>>>,
     /// File attributes (thumbnails) by raw handle.
     pub(crate) thumbnails: Mutex<HashMap<[u8; 8], Vec<u8>>>,
+    /// For bodies of pieces.
+    pub(crate) buffers: Buffers,
     /// Download URLs of an older epoch answer 403.
     pub(crate) url_epoch: AtomicU64,
     pub(crate) base_url: String,
@@ -198,6 +201,7 @@ impl Emulator {
             demanded: Mutex::default(),
             outstanding: Mutex::default(),
             thumbnails: Mutex::default(),
+            buffers: Buffers::default(),
             url_epoch: AtomicU64::new(1),
             base_url: config
                 .public_url

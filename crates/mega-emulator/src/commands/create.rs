@@ -43,7 +43,7 @@ pub(crate) fn verify_contents(context: &Context<'_>, commands: &[Args]) {
                     Some((state.contents.get(&id)?.clone(), upload.size, mk))
                 })
             };
-            let Some((content, size, mk)) = found else {
+            let Some((content, size, mk)) = found.filter(|(c, ..)| !c.is_dropped()) else {
                 continue;
             };
             let Some(key) = unwrap_key(text(entry, "k"), &mk).filter(|_| mk != [0; 16]) else {

@@ -36,7 +36,7 @@ pub(crate) fn upload(state: &mut State, context: &Context<'_>, user: &str, args:
         }
     }
     let upload = Upload::new(user, size, number(args, "v").unwrap_or(0));
-    match state.new_upload(upload) {
+    match state.new_upload(upload, context.shared.knobs().keep_content) {
         Ok(id) => Answer::Data(json!({"p": format!("{}/ul/{id}", context.shared.base_url)})),
         Err(_) => Answer::Error(-18),
     }

@@ -76,6 +76,31 @@ fn pieces_are_checked() {
 }
 
 #[test]
+fn content_that_is_not_kept_is_checked_and_gone() {
+    let (emulator, mut c) = start();
+    emulator.set(|k| k.keep_content = false);
+    let plain: Vec<u8> = (0..900_000_u32).map(|i| (i % 251) as u8).collect();
+    let handle = c.file("gone", &plain, 7);
+    let node = emulator.find("a@example.com", "/gone").unwrap();
+    assert_eq!((node.handle.as_str(), node.size), (&*handle, 900_000));
+    let url = c.one(json!({"a":"g","g":1,"n":handle}))["g"].clone();
+    assert_eq!(c.get(url.as_str().unwrap()).unwrap().status, 404);
+    assert_clean(&emulator);
+    let url = c.one(json!({"a":"u","s":131_072}))["p"].clone();
+    let bad = c.put(
+        url.as_str().unwrap(),
+        0,
+        &plain[..131_072],
+        "?d=AAAAAAAAAAAAAAAB",
+    );
+    assert_eq!(bad.text(), "-14");
+    // What is uploaded while it is on again is there.
+    emulator.set(|k| k.keep_content = true);
+    let handle = c.file("kept", &plain, 8);
+    assert_eq!(emulator.content(&handle).unwrap(), plain);
+}
+
+#[test]
 fn logins_check_password_code_and_hashcash() {
     let emulator = Emulator::start(EmulatorConfig::default()).unwrap();
     let secret = "JBSWY3DPEHPK3PXP";

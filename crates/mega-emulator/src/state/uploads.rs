@@ -84,11 +84,15 @@ pub(crate) fn now_ms() -> u64 {
 }
 
 impl State {
-    /// A new upload target; its number also names the content.
-    pub(crate) fn new_upload(&mut self, upload: Upload) -> std::io::Result<ContentId> {
+    /// A new upload target, whose content is kept or not; its number also names the content.
+    pub(crate) fn new_upload(&mut self, upload: Upload, keep: bool) -> std::io::Result<ContentId> {
         let id = self.meta.next_upload;
         self.meta.next_upload += 1;
-        let content = Content::create(self.journal.dir(), id)?;
+        let content = if keep {
+            Content::create(self.journal.dir(), id)?
+        } else {
+            Content::Dropped
+        };
         self.contents.insert(id, Arc::new(content));
         self.put_upload(id, upload);
         Ok(id)
