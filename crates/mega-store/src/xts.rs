@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 pub const STAGING_UNIT: usize = 4096;
 
 /// Blocks worked on at once: enough to hide the latency of AES, small enough for the stack.
-const BATCH: usize = 64;
+const BATCH: usize = STAGING_UNIT / 16;
 
 type Block = Array<u8, U16>;
 
