@@ -38,7 +38,7 @@ use lru::LruCache;
 use mega_proto::NodeHandle;
 
 pub use blob::{Blob, BlobPin};
-pub use pending::PendingBlob;
+pub use pending::{DIRECT_ALIGNMENT, DIRECT_FROM, PendingBlob};
 pub(crate) use recovery::{after_crash, after_power_loss};
 
 use crate::db::{Db, lock};

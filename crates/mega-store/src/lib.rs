@@ -37,7 +37,7 @@ mod tx;
 mod vault;
 mod xts;
 
-pub use cache::{Blob, BlobCache, BlobPin, PendingBlob, UNIT};
+pub use cache::{Blob, BlobCache, BlobPin, DIRECT_ALIGNMENT, DIRECT_FROM, PendingBlob, UNIT};
 pub use error::StoreError;
 pub use failpoints::{FailPoint, FailPoints};
 pub use loader::TreeLoader;

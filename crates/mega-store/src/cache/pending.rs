@@ -1,12 +1,18 @@
 //! Ciphertext of an upload, kept so that what was just written need not be fetched again.
+//!
+//! Large files are written past the page cache: nobody reads them now, they would push out what somebody
+//! does read, and filling fresh pages costs more than all the encryption (0.9 s/GB against 0.3; written
+//! directly: 0.04). Such writes wait for the disk.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use mega_proto::NodeHandle;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::blob::{Blob, space_of};
 use super::{Shared, UNIT, on_disk, recovery};
@@ -15,7 +21,12 @@ use crate::durable;
 use crate::error::{StoreError, is_disk_full};
 use crate::range_set::RangeSet;
 
-/// What is written at once.
+/// Files of at least this size are written past the page cache, where memory and offset are aligned.
+pub const DIRECT_FROM: u64 = 16 << 20;
+/// Alignment of memory, offset and length that every disk takes for that, in bytes.
+pub const DIRECT_ALIGNMENT: usize = 4096;
+
+/// What is written at once through the page cache.
 const STEP: usize = 256 << 10;
 
 /// Bytes by offset that will belong to a node that does not exist yet. Counted in the cache's bound
@@ -26,6 +37,8 @@ pub struct PendingBlob {
     size: u64,
     name: u64,
     path: PathBuf,
+    /// The same file, written past the page cache; `None` for small ones, and where that is not possible.
+    direct: Option<File>,
     written: Mutex<RangeSet>,
     claimed: AtomicU64,
     /// Not kept: the cache is off, or there was no room.
@@ -56,6 +69,8 @@ impl PendingBlob {
                 .inspect_err(|error| tracing::warn!(%error, "upload is not cached"))
                 .is_ok();
         }
+        let is_direct = is_kept && size >= DIRECT_FROM;
+        let direct = is_direct.then(|| open_direct(&path)).flatten();
         let given_up = AtomicBool::new(!is_kept);
         let (written, claimed) = (Mutex::new(RangeSet::new()), AtomicU64::new(0));
         Ok(Self {
@@ -63,6 +78,7 @@ impl PendingBlob {
             size,
             name,
             path,
+            direct,
             written,
             claimed,
             given_up,
@@ -94,7 +110,7 @@ impl PendingBlob {
         };
         let written = self
             .file()
-            .and_then(|file| write_in_steps(&file, ciphertext, offset));
+            .and_then(|file| write_through(self.direct.as_ref(), &file, ciphertext, offset));
         if let Err(error) = written {
             if !is_disk_full(&error) {
                 tracing::warn!(%error, "upload is not cached");
@@ -138,6 +154,40 @@ impl PendingBlob {
                 .add(units.iter().map(|run| space_of(self.size, &run)).sum());
         }
         Ok(blob)
+    }
+}
+
+fn open_direct(path: &Path) -> Option<File> {
+    let flag = OFlags::DIRECT.bits().cast_signed();
+    let opened = durable::private_file().custom_flags(flag).open(path);
+    opened
+        .inspect_err(|error| tracing::debug!(%error, "the cache goes through the page cache"))
+        .ok()
+}
+
+/// Writes what can be written directly that way, the rest through the page cache.
+fn write_through(
+    direct: Option<&File>,
+    file: &File,
+    bytes: &[u8],
+    offset: u64,
+) -> std::io::Result<()> {
+    let is_aligned = bytes.as_ptr().addr().is_multiple_of(DIRECT_ALIGNMENT)
+        && offset.is_multiple_of(DIRECT_ALIGNMENT as u64);
+    let whole = bytes.len() - bytes.len() % DIRECT_ALIGNMENT;
+    let Some((direct, (blocks, rest))) = direct
+        .filter(|_| is_aligned)
+        .zip(bytes.split_at_checked(whole))
+    else {
+        return write_in_steps(file, bytes, offset);
+    };
+    match direct.write_all_at(blocks, offset) {
+        Ok(()) => write_in_steps(file, rest, offset + whole as u64),
+        // Some file systems take the flag and refuse the write.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
+            write_in_steps(file, bytes, offset)
+        }
+        Err(error) => Err(error),
     }
 }
 

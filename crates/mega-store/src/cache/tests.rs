@@ -303,6 +303,28 @@ fn rows_are_settled_when_idle_and_empty_ones_go() {
     assert_eq!(count("1"), 0);
 }
 
+/// Written past the page cache where that is possible, and read through it.
+#[test]
+fn large_uploads_are_adopted_wherever_their_memory_lies() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let size = DIRECT_FROM + 3 * UNIT + 4097;
+    let bytes = expected(size);
+    let pending = store.cache().begin_adopt(size).unwrap();
+    let piece = 4 << 20;
+    for (number, part) in bytes.chunks(piece).enumerate() {
+        let mut memory = vec![0; piece + 2 * DIRECT_ALIGNMENT];
+        let aligned = memory.as_ptr().align_offset(DIRECT_ALIGNMENT);
+        let start = aligned + if number == 1 { 16 } else { 0 };
+        let place = &mut memory[start..start + part.len()];
+        place.copy_from_slice(part);
+        assert!(pending.write((number * piece) as u64, place).unwrap());
+    }
+    let blob = store.cache().adopt(pending, handle(1)).unwrap();
+    assert!(blob.is_complete() && whole(&blob).unwrap() == bytes);
+    assert_eq!(store.cache().used_bytes(), size.next_multiple_of(4096));
+}
+
 #[test]
 fn uploads_are_adopted() {
     let dir = tempfile::tempdir().unwrap();

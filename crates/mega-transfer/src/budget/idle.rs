@@ -1,9 +1,10 @@
 //! Large buffers that are used again.
 //!
 //! A fresh buffer of some MiB costs as much as encrypting it, because the kernel has to find and clear
-//! its pages. So buffers that come back are kept for the next one. What is kept is not counted as used:
+//! its pages. They begin where a disk can take them from directly. So buffers that come back are kept for the next one. What is kept is not counted as used:
 //! it goes as soon as somebody else needs the room, and when the last user says that it was the last.
 
+use mega_store::DIRECT_ALIGNMENT;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -62,7 +63,10 @@ impl Idle {
 /// Bytes of any content, paid for out of the budget until dropped.
 #[derive(Debug)]
 pub(crate) struct Buffer {
+    /// May be longer than what was asked for.
     bytes: Vec<u8>,
+    start: usize,
+    length: usize,
     permit: Option<BudgetPermit>,
     budget: MemoryBudget,
 }
@@ -70,20 +74,33 @@ pub(crate) struct Buffer {
 impl MemoryBudget {
     /// Waits for a buffer out of the background part, first come first served.
     pub(crate) async fn buffer(&self, length: u64) -> Buffer {
-        let permit = self.background(length).await;
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let mut bytes = if length < SMALLEST {
+        let wanted = usize::try_from(length).unwrap_or(usize::MAX);
+        let slack = if wanted < SMALLEST {
+            0
+        } else {
+            DIRECT_ALIGNMENT
+        };
+        let room = wanted.saturating_add(slack);
+        let permit = self.background(room as u64).await;
+        let mut bytes = if wanted < SMALLEST {
             Vec::new()
         } else {
-            self.0.idle.take(length).unwrap_or_default()
+            self.0.idle.take(room).unwrap_or_default()
         };
-        if bytes.capacity() < length {
-            bytes = vec![0; length];
-        } else {
-            bytes.resize(length, 0);
+        if bytes.capacity() < room {
+            bytes = vec![0; room];
+        } else if bytes.len() < room {
+            bytes.resize(room, 0);
         }
+        let start = match slack {
+            0 => 0,
+            // Anything up to the slack is a place; the other answer is for compilers.
+            _ => bytes.as_ptr().align_offset(DIRECT_ALIGNMENT).min(slack),
+        };
         Buffer {
             bytes,
+            start,
+            length: wanted,
             permit: Some(permit),
             budget: self.clone(),
         }
@@ -98,13 +115,15 @@ impl MemoryBudget {
 
 impl Buffer {
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
+        let end = self.start + self.length;
+        self.bytes.get_mut(self.start..end).unwrap_or_default()
     }
 }
 
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        let end = self.start + self.length;
+        self.bytes.get(self.start..end).unwrap_or_default()
     }
 }
 
@@ -134,6 +153,7 @@ mod tests {
         let mut first = budget.buffer(2 << 20).await;
         first.bytes_mut().fill(7);
         let place = first.as_ref().as_ptr();
+        assert!(place.addr().is_multiple_of(DIRECT_ALIGNMENT));
         drop(first);
         assert_eq!((kept(&budget), budget.in_use()), (1, 0));
         let second = budget.buffer(1 << 20).await;

@@ -397,7 +397,21 @@ async fn send(
         this.gathered.prepare(source, store, &range, buffer)
     };
     let piece = shared.work(work).await??;
+    let size = attempt.job.source.size();
+    // Not one of the workers: it waits for the disk, and meanwhile the piece is on its way.
+    let kept = Gathered::is_kept_apart(size).then(|| {
+        let (this, body) = (Arc::clone(&attempt), piece.body.clone());
+        let keep = move || {
+            this.gathered
+                .tee(size, &this.job.shared.store, start, &body)
+        };
+        shared.runtime.spawn_blocking(keep)
+    });
     let answer = post(&attempt, &piece, allowance).await?;
+    if let Some(kept) = kept {
+        // What is not kept is fetched when it is read.
+        drop(kept.await);
+    }
     Ok(Done {
         start,
         length,

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::Bytes;
 use mega_api::ChunkPost;
 use mega_crypto::{ContentCipher, FingerprintBuilder, UploadKey, upload_checksum};
-use mega_store::{PendingBlob, Store};
+use mega_store::{DIRECT_FROM, PendingBlob, Store};
 
 use super::SealedSource;
 use super::attempt::Setback;
@@ -70,7 +70,9 @@ impl Gathered {
             .prepared(range.start, macs)
             .map_err(|_| Setback::Changed)?;
         let checksum = upload_checksum(data);
-        self.tee(source.size(), store, range.start, data);
+        if !Self::is_kept_apart(source.size()) {
+            self.tee(source.size(), store, range.start, data);
+        }
         Ok(ChunkPost {
             offset: range.start,
             body: Bytes::from_owner(buffer),
@@ -79,8 +81,14 @@ impl Gathered {
         })
     }
 
+    /// Whether keeping the ciphertext waits for the disk: it is then done beside posting, with
+    /// [`tee`](Self::tee).
+    pub(super) fn is_kept_apart(size: u64) -> bool {
+        size >= DIRECT_FROM
+    }
+
     /// The ciphertext goes to the cache as well, until the cache declines: it may be off or full.
-    fn tee(&self, size: u64, store: &Store, offset: u64, ciphertext: &[u8]) {
+    pub(super) fn tee(&self, size: u64, store: &Store, offset: u64, ciphertext: &[u8]) {
         let pending = {
             let mut tee = lock(&self.tee);
             if matches!(*tee, Tee::NotBegun) {
