@@ -4,9 +4,10 @@
 //! its pages. They begin where a disk can take them from directly. So buffers that come back are kept for the next one. What is kept is not counted as used:
 //! it goes as soon as somebody else needs the room, and when the last user says that it was the last.
 
-use mega_store::DIRECT_ALIGNMENT;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use mega_store::DIRECT_ALIGNMENT;
 
 use super::{BudgetPermit, MemoryBudget};
 
