@@ -205,7 +205,32 @@ impl Api {
     /// As [`command`](Self::command); [`ApiError::OverQuota`] with the time to wait.
     pub async fn download_url(&self, node: NodeHandle) -> Result<DownloadTarget, ApiError> {
         let ssl = Self::ssl(self.0.config.transfer_tls);
-        let reply = match self.ask(Command::download(node, ssl)).await {
+        self.download_target(self.ask(Command::download(node, ssl)).await)
+    }
+
+    /// Where to download several nodes from, in one request, with one answer for each in their order.
+    ///
+    /// # Errors
+    /// As [`command`](Self::command), if nothing was answered at all.
+    pub async fn download_urls(
+        &self,
+        nodes: &[NodeHandle],
+    ) -> Result<Vec<Result<DownloadTarget, ApiError>>, ApiError> {
+        let ssl = Self::ssl(self.0.config.transfer_tls);
+        let commands: Vec<_> = nodes
+            .iter()
+            .map(|node| Command::download(*node, ssl))
+            .collect();
+        let answers = self.send(&self.freeze(commands)).await?;
+        let target = |answer: Result<Value, ErrorCode>| {
+            self.download_target(answer.map_err(ApiError::from_code))
+        };
+        Ok(answers.into_iter().map(target).collect())
+    }
+
+    /// What the reply to `g` says.
+    fn download_target(&self, reply: Result<Value, ApiError>) -> Result<DownloadTarget, ApiError> {
+        let reply = match reply {
             Err(ApiError::OverQuota { code, .. }) => {
                 let wait = Some(DEFAULT_QUOTA_WAIT);
                 return Err(ApiError::OverQuota { code, wait });

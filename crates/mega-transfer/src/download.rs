@@ -19,12 +19,14 @@ mod file;
 mod flight;
 mod lanes;
 mod pool;
+mod prefetch;
 mod quota;
 mod remote;
 mod span;
 mod trouble;
 mod units;
 mod url;
+mod url_book;
 mod whole;
 
 pub use cursor::ReadCursor;
@@ -45,8 +47,6 @@ pub struct RemoteSource {
 #[derive(Debug)]
 pub struct Downloads {
     shared: Arc<Shared>,
-    // Innermost lock: nothing else is taken while it is held.
-    open: Mutex<HashMap<NodeHandle, Weak<RemoteFile>>>,
 }
 
 /// What the files share.
@@ -59,34 +59,14 @@ pub(crate) struct Shared {
     pool: pool::UnitPool,
     quota: quota::QuotaGate,
     lanes: lanes::Lanes,
+    urls: url_book::UrlBook,
+    prefetch: prefetch::Prefetch,
+    // Innermost lock: nothing else is taken while it is held.
+    open: Mutex<HashMap<NodeHandle, Weak<RemoteFile>>>,
 }
 
-impl Downloads {
-    /// Must be called inside the tokio runtime that is to do the work.
-    #[must_use]
-    pub fn new(api: Api, store: Arc<Store>, limits: TransferLimits) -> Self {
-        let pool = pool::UnitPool::new(limits.memory.pool());
-        let lanes = lanes::Lanes::new(limits.connections());
-        let runtime = Handle::current();
-        let quota = quota::QuotaGate::default();
-        let shared = Shared {
-            api,
-            store,
-            limits,
-            runtime,
-            pool,
-            quota,
-            lanes,
-        };
-        Self {
-            shared: Arc::new(shared),
-            open: Mutex::default(),
-        }
-    }
-
-    /// The file, shared with everybody who holds it already. Asks nothing of anybody.
-    #[must_use]
-    pub fn open(&self, source: RemoteSource) -> Arc<RemoteFile> {
+impl Shared {
+    fn open_file(self: &Arc<Self>, source: RemoteSource) -> Arc<RemoteFile> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let handle = source.handle;
         if let Some(file) = open.get(&handle).and_then(Weak::upgrade) {
@@ -96,9 +76,46 @@ impl Downloads {
         if open.len() >= 64 && open.len().is_power_of_two() {
             open.retain(|_, file| file.strong_count() > 0);
         }
-        let file = Arc::new(RemoteFile::new(source, Arc::clone(&self.shared)));
+        let file = Arc::new(RemoteFile::new(source, Arc::clone(self)));
         open.insert(handle, Arc::downgrade(&file));
         file
+    }
+}
+
+impl Downloads {
+    /// Must be called inside the tokio runtime that is to do the work.
+    #[must_use]
+    pub fn new(api: Api, store: Arc<Store>, limits: TransferLimits) -> Self {
+        let pool = pool::UnitPool::new(limits.memory.pool());
+        let lanes = lanes::Lanes::new(limits.connections());
+        let shared = Shared {
+            api,
+            store,
+            limits,
+            runtime: Handle::current(),
+            pool,
+            quota: quota::QuotaGate::default(),
+            lanes,
+            urls: url_book::UrlBook::default(),
+            prefetch: prefetch::Prefetch::default(),
+            open: Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The file, shared with everybody who holds it already. Asks nothing of anybody.
+    #[must_use]
+    pub fn open(&self, source: RemoteSource) -> Arc<RemoteFile> {
+        self.shared.prefetch_arrived_at(source.handle);
+        self.shared.open_file(source)
+    }
+
+    /// These files will probably be read next, in this order: their URLs are asked for in one request, and
+    /// small ones are fetched as far as a small budget goes. Returns at once; failures are nobody's.
+    pub fn prefetch(&self, sources: Vec<RemoteSource>) {
+        self.shared.prefetch(sources);
     }
 
     /// When the server may be asked for bytes again, while the transfer quota is exhausted.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use mega_transfer::ReadCursor;
 
@@ -13,6 +14,8 @@ pub(crate) struct FileHandle {
     pub(crate) file: Arc<FileNode>,
     pub(crate) mode: OpenMode,
     pub(crate) cursor: ReadCursor,
+    /// Whether anything was read through it.
+    pub(crate) has_read: AtomicBool,
 }
 
 /// One handle number.

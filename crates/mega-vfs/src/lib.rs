@@ -29,6 +29,7 @@ mod status;
 mod stop;
 mod tree_load;
 mod types;
+mod walk;
 
 use std::sync::{Arc, Mutex};
 

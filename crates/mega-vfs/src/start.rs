@@ -23,6 +23,7 @@ use crate::shared::Shared;
 use crate::state::{META_QUOTA, Quota, State};
 use crate::status::Monitor;
 use crate::types::VfsConfig;
+use crate::walk::Walks;
 
 /// Why a mount could not be brought up.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +101,7 @@ impl Vfs {
             put_over: std::collections::HashMap::new(),
             lost: std::collections::HashMap::new(),
             quota: store.meta(META_QUOTA)?.and_then(|text| Quota::parse(&text)),
+            walks: Walks::default(),
         };
         let root = find_root(&mut state, &config.sub_path)?;
         state.root = root;

@@ -23,6 +23,7 @@ use crate::handles::Handles;
 use crate::inode::Inodes;
 use crate::remote::OwnPackets;
 use crate::types::{Attr, Entry, FileKind, OpResult, Timestamp, VfsConfig, now_ms};
+use crate::walk::Walks;
 
 /// What the kernel has to be told once the lock is released.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +78,7 @@ pub(crate) struct State {
     /// Folders that were removed elsewhere and made again for local changes in them.
     pub(crate) recreated: HashMap<NodeHandle, Subject>,
     pub(crate) quota: Option<Quota>,
+    pub(crate) walks: Walks,
 }
 
 /// Where a name is and what it stands for.

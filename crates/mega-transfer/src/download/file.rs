@@ -41,7 +41,7 @@ mod launch;
 use launch::Arrival;
 
 /// Files up to this size are verified before their first byte (product promise 10).
-const SMALL: u64 = 1 << 20;
+pub(super) const SMALL: u64 = 1 << 20;
 /// The largest read-ahead window when the cache takes the bytes.
 const WINDOW: u64 = 64 << 20;
 /// What one step of [`RemoteFile::hydrate`] reads.
@@ -429,18 +429,12 @@ impl RemoteFile {
 
     pub(super) async fn url(&self, spent: Option<u64>) -> Result<DownloadUrl, TransferError> {
         self.url
-            .get(
-                &self.shared.api,
-                self.handle,
-                self.size,
-                spent,
-                &self.shared.quota,
-            )
+            .get(&self.shared, self.handle, self.size, spent)
             .await
     }
 
     pub(super) async fn url_spent(&self, generation: u64) {
-        self.url.expire(generation).await;
+        self.url.expire(&self.shared, self.handle, generation).await;
     }
 
     /// The largest window: less once what was read ahead had gone before it was read.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use mega_api::Api;
+use mega_api::{ApiError, DownloadTarget};
 use mega_proto::NodeHandle;
 use tokio::sync::Mutex;
 
-use super::quota::QuotaGate;
+use super::Shared;
 use super::remote::download_error;
 use crate::error::TransferError;
 
@@ -34,39 +34,26 @@ impl UrlSlot {
     /// The URL; a new one if there is none or the present one is number `spent`.
     pub(crate) async fn get(
         &self,
-        api: &Api,
+        shared: &Shared,
         node: NodeHandle,
         size: u64,
         spent: Option<u64>,
-        quota: &QuotaGate,
     ) -> Result<DownloadUrl, TransferError> {
         let mut slot = self.slot.lock().await;
         if spent == Some(slot.generation) {
-            slot.url = None;
+            slot.forget(shared, node);
         }
         let text = match &slot.url {
             Some(url) => Arc::clone(url),
             None => {
-                quota.check()?;
-                let target = api.download_url(node).await.map_err(|error| {
-                    let error = download_error(error);
-                    if let TransferError::OverQuota { until } = error {
-                        quota.shut(until);
+                let url = match shared.urls.get(node) {
+                    Some(known) => known,
+                    None => {
+                        shared.quota.check()?;
+                        let answer = shared.api.download_url(node).await;
+                        shared.note_url(node, size, answer)?
                     }
-                    error
-                })?;
-                if target.size != size {
-                    return Err(TransferError::SizeMismatch {
-                        expected: size,
-                        served: target.size,
-                    });
-                }
-                let url: Arc<str> = target
-                    .urls
-                    .first()
-                    .ok_or(TransferError::Gone)?
-                    .as_str()
-                    .into();
+                };
                 slot.generation += 1;
                 slot.url = Some(Arc::clone(&url));
                 url
@@ -79,15 +66,58 @@ impl UrlSlot {
     }
 
     /// The URL with this number is not to be used again.
-    pub(crate) async fn expire(&self, generation: u64) {
+    pub(crate) async fn expire(&self, shared: &Shared, node: NodeHandle, generation: u64) {
         let mut slot = self.slot.lock().await;
         if slot.generation == generation {
-            slot.url = None;
+            slot.forget(shared, node);
         }
     }
 
     /// No URL known so far is to be used again.
-    pub(crate) async fn expire_any(&self) {
-        self.slot.lock().await.url = None;
+    pub(crate) async fn expire_any(&self, shared: &Shared, node: NodeHandle) {
+        self.slot.lock().await.forget(shared, node);
+        if let Some(url) = shared.urls.get(node) {
+            shared.urls.strike(node, &url);
+        }
+    }
+}
+
+impl Slot {
+    fn forget(&mut self, shared: &Shared, node: NodeHandle) {
+        if let Some(url) = self.url.take() {
+            shared.urls.strike(node, &url);
+        }
+    }
+}
+
+impl Shared {
+    /// Takes what `g` answered about a node of `size` bytes: its URL goes into the book.
+    pub(super) fn note_url(
+        &self,
+        node: NodeHandle,
+        size: u64,
+        answer: Result<DownloadTarget, ApiError>,
+    ) -> Result<Arc<str>, TransferError> {
+        let target = answer.map_err(|error| {
+            let error = download_error(error);
+            if let TransferError::OverQuota { until } = error {
+                self.quota.shut(until);
+            }
+            error
+        })?;
+        if target.size != size {
+            return Err(TransferError::SizeMismatch {
+                expected: size,
+                served: target.size,
+            });
+        }
+        let url: Arc<str> = target
+            .urls
+            .first()
+            .ok_or(TransferError::Gone)?
+            .as_str()
+            .into();
+        self.urls.put(node, Arc::clone(&url));
+        Ok(url)
     }
 }

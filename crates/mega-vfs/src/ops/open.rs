@@ -1,7 +1,7 @@
 //! open, flush, release.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
@@ -39,6 +39,7 @@ impl Shared {
                 file: Arc::clone(file),
                 mode,
                 cursor,
+                has_read: AtomicBool::new(false),
             };
             let fh = self.lock().handles.insert(Handle::File(Arc::new(handle)));
             if truncates {

@@ -1,15 +1,19 @@
 //! read, lseek: local layers over the base node's cached or remote bytes.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
-use mega_transfer::ReadCursor;
+use mega_proto::NodeHandle;
+use mega_store::Subject;
+use mega_transfer::{ReadCursor, RemoteSource};
 use rustix::io::Errno;
 
 use crate::Vfs;
 use crate::errno::{store_errno, transfer_errno};
 use crate::file::{Base, FileNode, Source, slice_of};
 use crate::shared::Shared;
+use crate::state::State;
 use crate::types::OpResult;
 
 /// How a read is answered.
@@ -82,6 +86,50 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// A file is read for the first time since it was opened: where a directory is read file by file, the
+    /// next ones are fetched ahead.
+    fn note_walk(&self, ino: u64) {
+        let mut state = self.lock();
+        let next = state.next_in_walk(ino);
+        let sources: Vec<_> = next
+            .into_iter()
+            .filter_map(|node| state.source(node))
+            .collect();
+        drop(state);
+        if !sources.is_empty() {
+            self.downloads.prefetch(sources);
+        }
+    }
+}
+
+impl State {
+    fn next_in_walk(&mut self, ino: u64) -> Vec<NodeHandle> {
+        let Ok(subject @ Subject::Node(node)) = self.subject(ino) else {
+            return Vec::new();
+        };
+        let Ok(Some(directory)) = self.parent(subject) else {
+            return Vec::new();
+        };
+        let Self { walks, dirs, .. } = self;
+        walks.note(directory, node, || dirs.peek(&directory))
+    }
+
+    /// A node's content, unless it was written anew here, or has no key.
+    fn source(&self, node: NodeHandle) -> Option<RemoteSource> {
+        let change = self.changes.get(Subject::Node(node));
+        if change.is_some_and(|row| row.content.is_some()) {
+            return None;
+        }
+        let (row, opened) = self.node(node).ok()??;
+        Some(RemoteSource {
+            handle: node,
+            size: row.size,
+            key: opened.file_key()?.clone(),
+        })
+    }
+}
+
 impl Vfs {
     /// Reads from an open file.
     ///
@@ -90,6 +138,9 @@ impl Vfs {
     /// gone), ETIMEDOUT, ENOSPC never.
     pub async fn read(&self, _ino: u64, fh: u64, offset: u64, size: u32) -> OpResult<Bytes> {
         let handle = self.shared.lock().handles.file(fh).ok_or(Errno::BADF)?;
+        if !handle.has_read.swap(true, Ordering::Relaxed) {
+            self.shared.note_walk(handle.file.ino);
+        }
         self.shared
             .read_file(&handle.file, &handle.cursor, offset, size)
             .await

@@ -13,3 +13,4 @@ mod shares;
 mod status;
 mod support;
 mod twins;
+mod walks;

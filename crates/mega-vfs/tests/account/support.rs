@@ -70,8 +70,17 @@ async fn open_store(api: &Api, dir: &tempfile::TempDir) -> Store {
 }
 
 async fn start(api: &Api, dir: &tempfile::TempDir, config: VfsConfig) -> Arc<Vfs> {
+    start_with(api, dir, config, TransferLimits::default()).await
+}
+
+async fn start_with(
+    api: &Api,
+    dir: &tempfile::TempDir,
+    config: VfsConfig,
+    limits: TransferLimits,
+) -> Arc<Vfs> {
     let store = Arc::new(open_store(api, dir).await);
-    Vfs::start(store, api.clone(), config, TransferLimits::default())
+    Vfs::start(store, api.clone(), config, limits)
         .await
         .unwrap()
 }
@@ -90,6 +99,14 @@ impl World {
     }
 
     pub(crate) async fn with(config: VfsConfig, prepare: impl FnOnce(&Emulator)) -> Self {
+        Self::with_limits(config, TransferLimits::default(), prepare).await
+    }
+
+    pub(crate) async fn with_limits(
+        config: VfsConfig,
+        limits: TransferLimits,
+        prepare: impl FnOnce(&Emulator),
+    ) -> Self {
         let _ = tracing_subscriber::fmt()
             .with_env_filter("mega=debug")
             .with_test_writer()
@@ -99,7 +116,7 @@ impl World {
         prepare(&emulator);
         let api = client(&emulator, "abcdefghij").await;
         let dir = tempfile::tempdir().unwrap();
-        let vfs = start(&api, &dir, config).await;
+        let vfs = start_with(&api, &dir, config, limits).await;
         Self {
             emulator,
             vfs,
@@ -198,18 +215,16 @@ impl World {
         };
         let fh = self.vfs.open(ino, mode).await?.fh;
         let mut content = Vec::new();
-        loop {
-            let bytes = self
-                .vfs
-                .read(ino, fh, content.len() as u64, 1 << 17)
-                .await?;
-            if bytes.is_empty() {
-                break;
+        let result = loop {
+            let offset = content.len() as u64;
+            match self.vfs.read(ino, fh, offset, 1 << 17).await {
+                Ok(bytes) if bytes.is_empty() => break Ok(content),
+                Ok(bytes) => content.extend_from_slice(&bytes),
+                Err(errno) => break Err(errno),
             }
-            content.extend_from_slice(&bytes);
-        }
+        };
         self.vfs.release(ino, fh).await?;
-        Ok(content)
+        result
     }
 
     pub(crate) async fn mkdir(&self, path: &str) {

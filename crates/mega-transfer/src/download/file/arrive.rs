@@ -85,7 +85,7 @@ impl RemoteFile {
     /// Drops everything fetched and the URL; from now on nothing is returned unverified.
     pub(in crate::download) async fn distrust(&self) -> Result<(), TransferError> {
         self.strict.store(true, Ordering::Release);
-        self.url.expire_any().await;
+        self.url.expire_any(&self.shared, self.handle).await;
         self.table().ground();
         // A unit that is still being written must not come to lie under the good ones.
         self.settled().await?;
