@@ -7,6 +7,7 @@ mod copies;
 mod counts;
 mod names;
 mod races;
+mod read_faults;
 mod remote;
 mod restart;
 mod shares;
