@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 
+import bench_read
 import lab as labs
 
 MIB = 1 << 20
@@ -280,9 +281,25 @@ def table(results):
     print("\nA ratio above 1 is in megamount's favour.")
 
 
+def read_table(results):
+    """One block per profile; the plain downloader is the limit of every sequential line."""
+    for profile, measures in results.items():
+        print(f"\n{profile:<28} {'unit':<8} {'megamount':>10} {'rclone':>10} {'ratio':>8}")
+        for measure, values in measures.items():
+            unit, more_is_better = bench_read.UNITS[measure]
+            medians = {name: statistics.median(found) for name, found in values.items()}
+            if "plain" in medians:
+                print(f"{measure:<28} {unit:<8} {medians['plain']:>10.3g}")
+                continue
+            own, other = medians["megamount"], medians["rclone"]
+            ratio = own / other if more_is_better else other / max(own, 1e-9)
+            print(f"{measure:<28} {unit:<8} {own:>10.3g} {other:>10.3g} {ratio:>7.2f}x")
+    print("\nA ratio above 1 is in megamount's favour.")
+
+
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench")
-    parser.add_argument("subcommand", choices=SUBCOMMANDS)
+    parser.add_argument("subcommand", choices=[*SUBCOMMANDS, "read"])
     parser.add_argument("--directory", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--binaries", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, default=1024, help="MiB of the large file")
@@ -294,20 +311,26 @@ def main():
     parser.add_argument("--rounds", type=int, default=1, help="the median counts")
     parser.add_argument("--latency", type=int, default=0, help="milliseconds added to each request")
     parser.add_argument("--only", choices=PARTS, action="append", help="these measurements alone")
+    parser.add_argument("--read", choices=bench_read.PARTS, action="append", help="read: these alone")
+    parser.add_argument("--profile", choices=bench_read.PROFILES, action="append", help="read: these alone")
     options = parser.parse_args()
     labs.stop_on_signals()
-    parts = [PARTS[name] for name in options.only or []] or SUBCOMMANDS[options.subcommand]
+    parts = [PARTS[name] for name in options.only or []] or SUBCOMMANDS.get(options.subcommand)
     lab = labs.Lab(pathlib.Path(options.directory), options.binaries)
     try:
         bench = Bench(lab, options)
         conditions = bench.describe()
-        results = run(bench, parts, options.rounds)
+        if options.subcommand == "read":
+            contenders = [Megamount(lab), Rclone(lab)]
+            results = bench_read.run(bench, contenders, options, finish)
+        else:
+            results = run(bench, parts, options.rounds)
     except labs.Failure as failure:
         print(f"bench: FAILED: {failure}", file=sys.stderr)
         return 1
     finally:
         lab.close()
-    table(results)
+    (read_table if options.subcommand == "read" else table)(results)
     print(conditions)
     asked = {name: value for name, value in vars(options).items() if name not in ("directory", "binaries")}
     print(json.dumps({**asked, "processors": os.cpu_count(), "results": results}))
