@@ -84,6 +84,26 @@ fn the_middle_of_a_large_file_costs_one_command_and_one_get() {
 }
 
 #[test]
+fn programs_that_look_into_media_files_do_not_download_them() {
+    let mut files: Vec<_> = (0..200)
+        .map(|n| Fixture::pattern(&format!("/media/{n:03}.mkv"), 2 << 20, n))
+        .collect();
+    files.extend((0..40).map(|n| Fixture::pattern(&format!("/film/{n:02}.mkv"), 16 << 20, n)));
+    let world = World::with(&files);
+    let mount = world.mount();
+    // What a file manager reads of each.
+    mount.sh("for f in media/*; do head -c 4096 $f >/dev/null; done");
+    let heads = world.emulator.counters().bytes_down;
+    assert!(heads <= 200 * (512 << 10), "{heads} for the heads");
+    // Of what it does not recognise 'file' reads as much as it is told (7 MiB by itself); the kernel reads
+    // ahead, and twice that is fetched ahead.
+    assert_eq!(mount.sh("file -P bytes=1048576 -b film/* | wc -l"), "40\n");
+    let moved = world.emulator.counters().bytes_down - heads;
+    assert!(moved <= 40 * (6 << 20), "{moved} for 'file'");
+    mount.unmount();
+}
+
+#[test]
 fn trees_are_copied_out_unchanged() {
     let world = sample();
     let mount = world.mount();

@@ -6,6 +6,7 @@ mod content;
 mod copies;
 mod counts;
 mod names;
+mod patterns;
 mod races;
 mod read_faults;
 mod remote;
