@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 
 use crate::limits::TransferLimits;
 
+mod audit;
 mod cursor;
 mod file;
 mod flight;

@@ -29,6 +29,7 @@ mod status;
 mod stop;
 mod tree_load;
 mod types;
+mod verify;
 mod walk;
 
 use std::sync::{Arc, Mutex};
@@ -46,6 +47,8 @@ pub use types::{
     Attr, DirEntry, Entry, FileKind, FsyncMode, KernelNotifier, Lookup, OpResult, OpenMode, Opened,
     RenameMode, SetAttr, StatFs, Timestamp, Versions, VfsConfig, WriteAt,
 };
+
+pub use verify::{Verified, VerifyFile};
 
 /// One mounted account.
 pub struct Vfs {

@@ -17,6 +17,7 @@ use crate::quantity::Switch;
 
 pub(crate) use commands::{
     DiscardCommand, ExportCommand, FlushCommand, RetryCommand, StatusCommand, UnmountCommand,
+    VerifyCommand,
 };
 pub(crate) use options::{
     CacheMode, FsyncMode, LogFormat, LogLevel, MountOptions, Settings, VerifyMode, VersionsMode,
@@ -76,6 +77,8 @@ pub(crate) enum Command {
     Discard(DiscardCommand),
     /// Save what exists here of a changed file to another place
     Export(ExportCommand),
+    /// Compare files with Mega's checksums; what is not cached is downloaded
+    Verify(VerifyCommand),
 }
 
 /// The bare mount: its arguments are missing when a command is given instead.

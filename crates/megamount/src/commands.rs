@@ -1,15 +1,17 @@
 //! The commands that talk to a mount that is up: `status`, `flush`, `umount`, `retry`, `discard`,
-//! `export`. Each is one function from its arguments to an exit code.
+//! `export`, `verify`. Each is one function from its arguments to an exit code.
 
 mod push;
 mod resolve;
 mod status;
+mod verify;
 
 use std::io::Write;
 
 pub(crate) use push::{flush, unmount};
 pub(crate) use resolve::{discard, export, retry};
 pub(crate) use status::status;
+pub(crate) use verify::verify;
 
 use crate::exit;
 use crate::failure::Failure;

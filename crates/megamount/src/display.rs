@@ -7,5 +7,5 @@
 mod bars;
 mod text;
 
-pub(crate) use bars::{Bars, Terminal};
+pub(crate) use bars::{Bars, Terminal, WorkBar};
 pub(crate) use text::{lines, printable, text};

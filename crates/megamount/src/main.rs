@@ -61,5 +61,6 @@ fn run(command: &Command) -> u8 {
         Command::Retry(command) => commands::code(commands::retry(command)),
         Command::Discard(command) => commands::code(commands::discard(command)),
         Command::Export(command) => commands::code(commands::export(command)),
+        Command::Verify(command) => commands::code(commands::verify(command)),
     }
 }

@@ -116,7 +116,7 @@ impl State {
     }
 
     /// A node's content, unless it was written anew here, or has no key.
-    fn source(&self, node: NodeHandle) -> Option<RemoteSource> {
+    pub(crate) fn source(&self, node: NodeHandle) -> Option<RemoteSource> {
         let change = self.changes.get(Subject::Node(node));
         if change.is_some_and(|row| row.content.is_some()) {
             return None;

@@ -90,3 +90,14 @@ pub(crate) struct ExportCommand {
     /// A new file, or a directory to put it in
     pub(crate) to: PathBuf,
 }
+
+/// `megamount verify`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Exit codes: 0 all files match, 2 some do not or could not be checked, 3 not mounted \
+    or no such file."
+)]
+pub(crate) struct VerifyCommand {
+    /// A file or directory inside a mount, or the mountpoint
+    pub(crate) path: PathBuf,
+}

@@ -136,7 +136,7 @@ fn copy(
 }
 
 /// A path as the mount knows it: absolute ones lie below the mountpoint, others begin there.
-fn below(link: &Link, path: &Path) -> Result<String, Failure> {
+pub(super) fn below(link: &Link, path: &Path) -> Result<String, Failure> {
     let place = PathBuf::from(&link.hello().mountpoint);
     relative(&place, path)?
         .to_str()

@@ -1,7 +1,7 @@
 //! What goes over the control socket: one JSON object a line, in both directions.
 //!
 //! A request has the version `v` and the member `do`; a reply has the member `is`. Every request has
-//! one reply, except `export` (a row of pieces up to `exported`) and `end` (answered when the daemon
+//! one reply, except `export` (a row of pieces up to `exported`), `verify` (up to `verified`) and `end` (answered when the daemon
 //! ends). A line that cannot be understood is answered with an `error`, and the connection is closed.
 //! Members that are not known are ignored, so that newer programs can say more.
 
@@ -48,6 +48,11 @@ pub(crate) enum Ask {
     },
     /// What exists here of a changed file.
     Export {
+        /// The path below the mountpoint.
+        path: String,
+    },
+    /// The files at or below a path are compared with their checksums.
+    Verify {
         /// The path below the mountpoint.
         path: String,
     },
@@ -99,6 +104,31 @@ pub(crate) enum Reply {
     },
     /// The export is complete.
     Exported,
+    /// To `verify`: how far it is; again and again.
+    Verifying {
+        /// Files found.
+        files: usize,
+        /// Their bytes.
+        bytes: u64,
+        /// Bytes that were checked.
+        done: u64,
+    },
+    /// A file that is not as it should be, or could not be checked.
+    Doubtful {
+        /// Where it is, below the mountpoint.
+        path: String,
+        /// Why, for people.
+        text: String,
+    },
+    /// The last answer to `verify`.
+    Verified {
+        /// Files that match their checksums.
+        good: usize,
+        /// Files that do not, or could not be checked.
+        bad: usize,
+        /// Files that Mega does not have yet.
+        changed: usize,
+    },
     /// To `end`.
     Ended {
         /// How many changes are left for the next mount.

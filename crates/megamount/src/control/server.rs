@@ -22,6 +22,8 @@ use super::place;
 use super::protocol::{self, Ask, Fault, Hello, LONGEST_REQUEST, MOST_CHANGES, Reply};
 use super::report::Report;
 
+mod verify;
+
 /// Connections at a time; further ones are told to come back.
 const CONNECTIONS: usize = 64;
 /// A client that asks nothing for this long is left.
@@ -211,6 +213,7 @@ async fn attend(stream: UnixStream, host: Arc<Host>) {
                 return;
             }
             Ok(Ask::Export { path }) => export(&host, &path, &mut writer).await,
+            Ok(Ask::Verify { path }) => verify::verify(&host.vfs, &path, &mut writer).await,
             Ok(ask) => {
                 let host = Arc::clone(&host);
                 // The file system's locks are waited for here, not on a thread of its operations.
@@ -272,8 +275,10 @@ fn answer(host: &Host, ask: Ask) -> Reply {
             Ok(paths) => Reply::Discarded { paths },
             Err(error) => refusal(&error),
         },
-        // The other two are answered by `attend`.
-        Ask::Hello | Ask::Export { .. } | Ask::End => Reply::Hello(host.hello.clone()),
+        // The others are answered by `attend`.
+        Ask::Hello | Ask::Export { .. } | Ask::Verify { .. } | Ask::End => {
+            Reply::Hello(host.hello.clone())
+        }
     }
 }
 

@@ -19,6 +19,7 @@ static DRAWN: Mutex<Option<MultiProgress>> = Mutex::new(None);
 const UPLOAD: &str =
     "  {msg:36!} {bar:20} {bytes:>10} / {total_bytes:10} {bytes_per_sec:>13} {eta:>4}";
 const NAME_WIDTH: usize = 36;
+const CHECK: &str = "  {bar:30} {bytes:>10} / {total_bytes:10} {bytes_per_sec:>13} {eta:>4}";
 /// Uploads that are shown.
 const MOST: usize = 12;
 
@@ -89,6 +90,35 @@ impl Bars {
     }
 }
 
+/// One bar for work whose bytes are counted, until dropped.
+#[derive(Debug)]
+pub(crate) struct WorkBar(ProgressBar);
+
+impl WorkBar {
+    /// Nothing to see yet, and nothing ever where standard error is no terminal.
+    pub(crate) fn new() -> Self {
+        let target = ProgressDrawTarget::stderr_with_hz(10);
+        Self(ProgressBar::with_draw_target(Some(0), target).with_style(style(CHECK)))
+    }
+
+    /// So many bytes of so many are done.
+    pub(crate) fn show(&self, done: u64, all: u64) {
+        self.0.set_length(all);
+        self.0.set_position(done);
+    }
+
+    /// Runs `print` while the bar is off the screen.
+    pub(crate) fn aside(&self, print: impl FnOnce()) {
+        self.0.suspend(print);
+    }
+}
+
+impl Drop for WorkBar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 impl Drop for Bars {
     fn drop(&mut self) {
         for bar in self.heads.values().chain(self.uploads.values()) {
@@ -151,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_templates_are_sound() {
-        for template in [UPLOAD, "{wide_msg}"] {
+        for template in [UPLOAD, CHECK, "{wide_msg}"] {
             ProgressStyle::with_template(template).unwrap();
         }
     }
