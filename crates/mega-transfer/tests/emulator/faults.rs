@@ -131,6 +131,23 @@ async fn a_stalled_connection_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_crawling_connection_is_replaced() {
+    let hasty = TransferLimits {
+        stall: Duration::from_millis(200),
+        ..limits()
+    };
+    let world = World::with(hasty, mega_store::StoreOptions::default()).await;
+    let size = 4 * MIB;
+    let file = world.file(size, 4).await;
+    // Never silent, but the whole file would take a day.
+    let crawl = world.fault("dl", FaultAction::Trickle { rate: 100 });
+    assert!(read_all(&file).await.unwrap() == pattern(4, 0, size));
+    assert!(world.bytes_down() <= size + MIB, "{}", world.bytes_down());
+    assert_eq!(world.emulator.faults().fired(crawl), 1);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn cut_connections_are_replaced() {
     let world = World::new().await;
     let file = world.file(4 * MIB, 4).await;

@@ -19,10 +19,9 @@ async fn world() -> World {
         ..TransferLimits::default()
     };
     World::with_limits(eager(), limits, |emulator| {
-        let files = [
-            Fixture::pattern("/f", SIZE, 1),
-            Fixture::pattern("/small", 1000, 2),
-        ];
+        let mut files = vec![Fixture::pattern("/f", SIZE, 1)];
+        // Each in a directory of its own, so that none is fetched ahead.
+        files.extend((0..20).map(|n| Fixture::pattern(&format!("/{n}/small"), 1000, 2)));
         emulator.populate(EMAIL, &files).unwrap();
     })
     .await
@@ -46,7 +45,7 @@ async fn each_lasting_fault_has_its_errno_and_an_end() {
         after: 0,
         ms: 60_000,
     };
-    for (at, action, expected) in [
+    let table = [
         ("dl", status(403), Errno::IO),
         ("dl", status(404), Errno::IO),
         ("dl", status(429), Errno::TIMEDOUT),
@@ -58,6 +57,7 @@ async fn each_lasting_fault_has_its_errno_and_an_end() {
         ("dl", FaultAction::Reset, Errno::IO),
         ("dl", silence, Errno::TIMEDOUT),
         ("dl", FaultAction::Slow { ms: 60_000 }, Errno::TIMEDOUT),
+        ("dl", FaultAction::Trickle { rate: 50 }, Errno::TIMEDOUT),
         ("cmd:g", code(-9), Errno::STALE),
         ("cmd:g", code(-11), Errno::ACCESS),
         ("cmd:g", code(-16), Errno::ACCESS),
@@ -68,20 +68,20 @@ async fn each_lasting_fault_has_its_errno_and_an_end() {
             inside(json!({"s": 999, "g": "http://127.0.0.1:1/x"})),
             Errno::IO,
         ),
-        // Last: whoever still holds the file goes on calling it corrupt.
         ("dl", flip, Errno::IO),
-    ] {
-        let text = format!("{at} {action:?}");
-        // The URL of the last round may still be known.
-        world.emulator.expire_urls();
+    ];
+    // What was begun for one row may go on after it, so each has a file of its own.
+    for (row, (at, action, expected)) in table.into_iter().enumerate() {
+        let (path, text) = (format!("{row}/small"), format!("{at} {action:?}"));
         let rule = world.emulator.faults().add(FaultRule::new(at, action));
-        let read = tokio::time::timeout(Duration::from_secs(20), world.read("small")).await;
-        assert_eq!(read.expect(&text), Err(expected), "{text}");
+        let read = tokio::time::timeout(Duration::from_secs(20), world.read(&path)).await;
+        let errno = read.expect(&text).err();
+        assert_eq!(errno, Some(expected), "{text}");
         world.emulator.faults().remove(rule);
     }
     world
         .until("read at last", async |world| {
-            world.read("small").await == Ok(pattern(2, 0, 1000))
+            world.read("0/small").await == Ok(pattern(2, 0, 1000))
         })
         .await;
     world.vfs.shutdown(Duration::from_secs(10)).await;
@@ -95,9 +95,9 @@ async fn without_transfer_quota_cached_bytes_stay_readable() {
         knobs.transfer_left = Some(10);
         knobs.transfer_wait = 1000;
     });
-    assert_eq!(world.read("small").await, Err(Errno::DQUOT));
+    assert_eq!(world.read("0/small").await, Err(Errno::DQUOT));
     let asked = world.emulator.counters();
-    assert_eq!(world.read("small").await, Err(Errno::DQUOT), "at once");
+    assert_eq!(world.read("0/small").await, Err(Errno::DQUOT), "at once");
     let after = world.emulator.counters();
     assert_eq!(asked.requests("dl"), after.requests("dl"));
     assert_eq!(asked.commands("g"), after.commands("g"));
