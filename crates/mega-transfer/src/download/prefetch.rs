@@ -35,6 +35,10 @@ pub(crate) struct Prefetch {
 
 #[derive(Debug, Default)]
 struct Queue {
+    /// What was said last and nobody has looked at yet. One task does at a time, so that files wait in the
+    /// order they were said; those behind each other are asked for together.
+    said: Vec<RemoteSource>,
+    is_looked_at: bool,
     waiting: VecDeque<RemoteSource>,
     unread: HashMap<NodeHandle, (u64, Instant)>,
     /// The last files somebody came for: he may be faster than the answer about what comes next.
@@ -74,33 +78,55 @@ impl Shared {
         if sources.is_empty() || self.quota.check().is_err() {
             return;
         }
+        {
+            let mut queue = self.prefetch.lock();
+            queue.said.extend(sources);
+            let surplus = queue.said.len().saturating_sub(WAITING);
+            queue.said.drain(..surplus);
+            if std::mem::replace(&mut queue.is_looked_at, true) {
+                return;
+            }
+        }
         let this = Arc::clone(self);
         self.runtime.spawn(async move {
-            let work = Arc::clone(&this);
-            // The cache's database is asked about each of them.
-            let cold = this
-                .runtime
-                .spawn_blocking(move || {
-                    let is_cold = |source: &RemoteSource| work.is_cold(source);
-                    sources.into_iter().filter(is_cold).collect::<Vec<_>>()
-                })
-                .await;
-            let Ok(cold) = cold else { return };
-            this.ask_for_urls(&cold).await;
-            {
-                let mut queue = this.prefetch.lock();
-                let passed = cold
-                    .iter()
-                    .rposition(|source| queue.arrived.contains(&source.handle));
-                let ahead = cold.into_iter().skip(passed.map_or(0, |last| last + 1));
-                let wanted = ahead.filter(|source| this.is_taken_whole(source));
-                queue.waiting.extend(wanted);
-                while queue.waiting.len() > WAITING {
-                    queue.waiting.pop_front();
+            loop {
+                let said = {
+                    let mut queue = this.prefetch.lock();
+                    queue.is_looked_at = !queue.said.is_empty();
+                    std::mem::take(&mut queue.said)
+                };
+                if said.is_empty() {
+                    return;
                 }
+                this.look_at(said).await;
+                this.prefetch_bytes();
             }
-            this.prefetch_bytes();
         });
+    }
+
+    /// Lets those wait for their turn whose bytes are worth fetching.
+    async fn look_at(self: &Arc<Self>, said: Vec<RemoteSource>) {
+        let work = Arc::clone(self);
+        // The cache's database is asked about each of them.
+        let cold = self
+            .runtime
+            .spawn_blocking(move || {
+                let is_cold = |source: &RemoteSource| work.is_cold(source);
+                said.into_iter().filter(is_cold).collect::<Vec<_>>()
+            })
+            .await;
+        let Ok(cold) = cold else { return };
+        self.ask_for_urls(&cold).await;
+        let mut queue = self.prefetch.lock();
+        let passed = cold
+            .iter()
+            .rposition(|source| queue.arrived.contains(&source.handle));
+        let ahead = cold.into_iter().skip(passed.map_or(0, |last| last + 1));
+        let wanted = ahead.filter(|source| self.is_taken_whole(source));
+        queue.waiting.extend(wanted);
+        while queue.waiting.len() > WAITING {
+            queue.waiting.pop_front();
+        }
     }
 
     /// Somebody has come for this file.
