@@ -75,7 +75,8 @@ impl Shared {
                     tracing::error!(%errno, "a confirmed change could not be stored");
                 }
                 match refused {
-                    Some(ErrorCode::NotFound) => self.drop_change(subject),
+                    // The node is gone, or the folder it is to go to: the events tell which, and then the
+                    // change is dropped or gets new ground.
                     Some(code) => self.refused(pusher, subject, code),
                     None => self.done(pusher, subject),
                 }
@@ -145,15 +146,6 @@ impl Shared {
         let mut content = finished.file.lock();
         content.attempt = None;
         self.let_go(&finished.file, &mut content);
-    }
-
-    fn drop_change(&self, subject: Subject) {
-        let mut state = self.lock();
-        state.changes.set_in_flight(subject, false);
-        tracing::info!(target: "megamount::journal", ?subject, "change dropped: its node is gone");
-        if let Err(errno) = state.commit(Vec::new(), &[subject]) {
-            tracing::error!(%errno, "a change could not be dropped");
-        }
     }
 
     fn confirm_put_in(

@@ -1,5 +1,6 @@
 //! Sending a batch and handing each result to its confirmation.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mega_api::{ApiError, policy};
@@ -117,7 +118,11 @@ impl Shared {
                 tracing::warn!("the account is full: uploads wait, everything stays queued");
             }
             code => {
-                let hope = Hope::of(policy(code).api);
+                let mut hope = Hope::of(policy(code).api);
+                // What is not there is explained by events that are still to come.
+                if code == ErrorCode::NotFound && !self.is_channel_up.load(Ordering::Acquire) {
+                    hope = Hope::Passing;
+                }
                 self.put_off(pusher, subject, code.message(), hope);
             }
         }

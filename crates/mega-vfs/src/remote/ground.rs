@@ -10,6 +10,7 @@ use mega_tree::StoredName;
 use mega_tree::truth::Delta;
 use serde_json::{Map, Value};
 
+use crate::aside::is_set_aside;
 use crate::errno::store_errno;
 use crate::push::Put;
 use crate::state::State;
@@ -218,12 +219,15 @@ impl State {
         Ok(new)
     }
 
-    /// The rows placed in `old`, placed in `new`.
+    /// The rows placed in `old`, placed in `new`; what was refused there has another chance.
     pub(crate) fn retargeted(&self, old: Subject, new: Subject) -> Vec<ChangeRow> {
         let move_over = |row: &ChangeRow| {
             let mut row = row.clone();
             if let Some(place) = &mut row.place {
                 place.parent = new;
+            }
+            if matches!(row.state, ChangeState::Parked { .. }) && !is_set_aside(&row) {
+                row.state = ChangeState::Pending { due_ms: now_ms() };
             }
             row
         };

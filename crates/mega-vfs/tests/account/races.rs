@@ -5,6 +5,7 @@ use std::time::Duration;
 use mega_emulator::{FaultAction, FaultRule, Fixture, FixtureContent};
 use mega_vfs::{RenameMode, VfsConfig};
 
+use crate::remote::delete;
 use crate::support::{EMAIL, World, eager};
 
 async fn world_with(fixtures: &[Fixture]) -> World {
@@ -129,6 +130,39 @@ async fn a_new_file_that_landed_in_the_bin_is_placed_again() {
     assert_eq!(world.remote("/d/f"), b"content");
     assert_eq!(world.names("d").await, ["f"]);
     assert_eq!(world.read("d/f").await.unwrap(), b"content");
+    world.finish().await;
+}
+
+/// The server puts it into the bin, and there is no folder to take it out to.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_put_below_a_folder_they_had_deleted_brings_it_back() {
+    let world = world_with(&[Fixture::folder("/d")]).await;
+    // What an earlier run may have left is looked for first: after this the queue moves.
+    world.write("first", b"").await;
+    world.settled().await;
+    let rules = hold_events(&world).await;
+    let other = world.other().await;
+    delete(&world, &other, "/d").await;
+    world.write("d/file", b"content").await;
+    world.mkdir("d/folder").await;
+    world
+        .until("both moves are refused", async |world| {
+            world.emulator.counters().commands("m") >= 2
+        })
+        .await;
+    assert_eq!(world.names("d").await, ["file", "folder"]);
+    for rule in rules {
+        world.emulator.faults().remove(rule);
+    }
+    world
+        .until("there again", async |world| {
+            world.paths() == ["/d", "/d/file", "/d/folder", "/first", "/sign"]
+        })
+        .await;
+    world.settled().await;
+    assert_eq!(world.remote("/d/file"), b"content");
+    assert_eq!(world.names("d").await, ["file", "folder"]);
+    assert_eq!(world.read("d/file").await.unwrap(), b"content");
     world.finish().await;
 }
 
