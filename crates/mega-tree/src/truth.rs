@@ -92,6 +92,7 @@ pub fn apply(
                 for raw in nodes {
                     upsert(store, tx, &mut delta, raw)?;
                 }
+                inherit_numbers(tx, &delta, nodes)?;
             }
             ActionPacket::Delete { node, moved } => match packets.peek().map(|next| &next.action) {
                 Some(ActionPacket::Nodes { nodes, .. }) => {
@@ -219,6 +220,26 @@ fn upsert(
     delta.deleted.remove(&raw.handle);
     note(store, delta, raw.handle)?;
     tx.upsert_node(&row)
+}
+
+/// A file that replaces another, which becomes its version, is shown as that one was.
+fn inherit_numbers(tx: &mut Tx<'_>, delta: &Delta, nodes: &[RawNode]) -> Result<(), StoreError> {
+    let before = |raw: &RawNode| delta.touched.get(&raw.handle).and_then(Option::as_ref);
+    for version in nodes {
+        let Some(replaced) = before(version).filter(|row| row.suffix.is_some()) else {
+            continue;
+        };
+        let heir = nodes.iter().find(|raw| {
+            Some(raw.handle) == version.parent
+                && raw.kind == NodeKind::File
+                && raw.parent == replaced.parent
+                && before(raw).is_none()
+        });
+        if let Some(heir) = heir {
+            tx.set_suffix(heir.handle, replaced.suffix)?;
+        }
+    }
+    Ok(())
 }
 
 fn delete(

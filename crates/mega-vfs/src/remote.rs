@@ -284,6 +284,18 @@ impl Shared {
     }
 }
 
+/// The file that became a version of this new one, as it was.
+fn replaced_by<'d>(
+    row: &NodeRow,
+    after: &HashMap<NodeHandle, Option<NodeRow>>,
+    delta: &'d Delta,
+) -> Option<&'d NodeRow> {
+    row.suffix?;
+    let is_version = |now: &&NodeRow| now.parent == Some(row.handle);
+    let version = after.values().flatten().find(is_version)?;
+    delta.touched.get(&version.handle)?.as_ref()
+}
+
 impl State {
     /// Loads the directories that packets touch and the kernel knows, so that it can be told which
     /// names are no longer what they were.
@@ -417,11 +429,9 @@ impl State {
                 }
             } else {
                 // A duplicate number belongs to the name it was given for.
-                let was_renamed = delta
-                    .touched
-                    .get(&row.handle)
-                    .and_then(Option::as_ref)
-                    .is_some_and(|before| self.stored_of(before) != node.name);
+                let known = delta.touched.get(&row.handle).and_then(Option::as_ref);
+                let before = known.or_else(|| replaced_by(row, &after, delta));
+                let was_renamed = before.is_some_and(|before| self.stored_of(before) != node.name);
                 let suffix = row.suffix.filter(|_| !was_renamed);
                 if was_renamed && row.suffix.is_some() {
                     self.store

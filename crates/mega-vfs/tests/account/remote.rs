@@ -16,7 +16,7 @@ fn slow() -> VfsConfig {
 }
 
 /// The other client deletes `path` for good.
-async fn delete(world: &World, other: &Api, path: &str) {
+pub(crate) async fn delete(world: &World, other: &Api, path: &str) {
     let tree = world.emulator.tree(EMAIL).unwrap();
     let node = tree.iter().find(|node| node.path == path).unwrap();
     other.delete(node.handle.parse().unwrap()).await.unwrap();
@@ -42,6 +42,47 @@ async fn new_files_appear_and_removed_ones_go() {
     world
         .until("goes", async |world| world.names("d").await.is_empty())
         .await;
+    world.finish().await;
+}
+
+/// The path stays what it was, also when nothing else has the name any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_they_replace_keeps_its_number() {
+    let world = World::new().await;
+    world.mkdir("g").await;
+    world.settled().await;
+    let theirs = |text| Fixture::file("/g", text, 5);
+    world.emulator.populate(EMAIL, &[theirs("one")]).unwrap();
+    world
+        .until("appears", async |world| {
+            world.names("").await == ["g", "g (1)"]
+        })
+        .await;
+    world.rename("g", "c", RenameMode::Replace).await.unwrap();
+    world.settled().await;
+    let content = FixtureContent::Text("second".to_owned());
+    world
+        .emulator
+        .populate(
+            EMAIL,
+            &[Fixture::Overwrite {
+                path: "/g".to_owned(),
+                content,
+                mtime: Some(6),
+            }],
+        )
+        .unwrap();
+    world
+        .until("replaced", async |world| {
+            world
+                .read("g (1)")
+                .await
+                .is_ok_and(|bytes| bytes == b"second")
+        })
+        .await;
+    assert_eq!(world.names("").await, ["c", "g (1)"]);
+    let world = world.restart(eager()).await;
+    assert_eq!(world.names("").await, ["c", "g (1)"]);
     world.finish().await;
 }
 
