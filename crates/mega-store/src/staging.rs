@@ -130,6 +130,19 @@ impl StagingFile {
         Ok(())
     }
 
+    /// Moves to a file what is inline and will be larger than fits a row. Whoever commits the row before
+    /// he writes leaves no file that no row counts on, should the process end.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at); the layer then is as it was.
+    pub fn prepare(&mut self, size: u64) -> Result<(), StoreError> {
+        self.dir.check_writable()?;
+        if size > INLINE_LIMIT {
+            self.spill()?;
+        }
+        Ok(())
+    }
+
     /// Moves an inline layer to a file.
     fn spill(&mut self) -> Result<(), StoreError> {
         let Body::Inline(bytes) = &self.body else {

@@ -245,6 +245,23 @@ impl Shared {
         Ok(())
     }
 
+    /// Brings the row in line with layers that have got bytes of the base: the content is the same.
+    pub(crate) fn commit_layers(&self, file: &FileNode, content: &mut Content) -> OpResult<()> {
+        if content.is_uncommitted || content.is_unlinked {
+            return self.commit_content(file, content);
+        }
+        let mut state = self.lock();
+        let subject = state.subject(file.ino)?;
+        let Some(mut row) = state.changes.get(subject).cloned() else {
+            return Ok(());
+        };
+        if row.content.is_some() {
+            row.content = Some(content.row());
+            state.commit(vec![row], &[])?;
+        }
+        Ok(())
+    }
+
     /// Drops a file's shared content when nobody uses it any more.
     pub(crate) fn let_go(&self, file: &Arc<FileNode>, content: &mut Content) {
         if content.openers > 0 || content.attempt.is_some() {

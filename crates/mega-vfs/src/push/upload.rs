@@ -363,6 +363,16 @@ impl Shared {
         if layers == 0 {
             return Err(Failure::Inconsistent("a changed file has no layer"));
         }
+        // A file of its own for what comes, and the row knows it: else it would be nobody's after a crash.
+        {
+            let mut content = file.lock();
+            if let Some(layer) = content.layers.first_mut() {
+                let store = |error| Failure::Local(store_errno(&error));
+                layer.file.prepare(size).map_err(store)?;
+            }
+            let changed = self.commit_layers(file, &mut content);
+            changed.map_err(Failure::Local)?;
+        }
         for range in missing {
             let sink = |offset: u64, bytes: bytes::Bytes| -> io::Result<()> {
                 let mut content = file.lock();
@@ -378,8 +388,10 @@ impl Shared {
                 done = base.remote.hydrate(range, sink) => done.map_err(Failure::Transfer)?,
             }
         }
+        let mut content = file.lock();
+        self.commit_layers(file, &mut content)
+            .map_err(Failure::Local)?;
         // The lower layers of a cancelled attempt may hide more; ask again.
-        let content = file.lock();
         let complete = content
             .plan(0..size, layers)
             .iter()

@@ -209,6 +209,49 @@ async fn content_without_a_name_leaves_nothing_behind() {
     world.finish().await;
 }
 
+/// An upload fetches what was not written of a file. That is kept for the next try, and is nobody's litter.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_upload_fetched_before_the_end_is_there_after_it() {
+    const SIZE: u64 = 3_000_000;
+    let world = World::with(eager(), |emulator| {
+        let list = [Fixture::pattern("/old", SIZE, 1)];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    let refused = FaultAction::Status {
+        code: 500,
+        headers: Vec::new(),
+        text: String::new(),
+    };
+    let rule = world.emulator.faults().add(FaultRule::new("ul", refused));
+    let ino = world.ino("old").await.unwrap();
+    let mode = OpenMode {
+        write: true,
+        ..OpenMode::default()
+    };
+    let fh = world.vfs.open(ino, mode).await.unwrap().fh;
+    let at = WriteAt::Offset(1000);
+    world.vfs.write(ino, fh, at, b"patch").await.unwrap();
+    world.vfs.release(ino, fh).await.unwrap();
+    world
+        .until("the upload is refused", async |world| {
+            world.emulator.counters().requests_with("u") > 0
+                && world.emulator.counters().bytes_down >= SIZE - 5
+        })
+        .await;
+    let world = world.restart(eager()).await;
+    let lost = world.dir.path().join("state/lost+found");
+    assert_eq!(std::fs::read_dir(lost).unwrap().count(), 0);
+    world.emulator.faults().remove(rule);
+    world.settled().await;
+    let mut expected = mega_emulator::pattern(1, 0, SIZE);
+    expected[1000..1005].copy_from_slice(b"patch");
+    assert!(world.remote("/old") == expected);
+    let staging = world.dir.path().join("state/staging");
+    assert_eq!(std::fs::read_dir(staging).unwrap().count(), 0);
+    world.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_power_cut_left_can_be_saved_and_discarded() {
     let fixtures = [Fixture::pattern("/old", 400_000, 1)];
