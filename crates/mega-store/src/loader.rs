@@ -124,7 +124,7 @@ impl TreeLoader {
             let arrival = if is_first {
                 0
             } else {
-                truth::count_up(connection, truth::META_ARRIVAL)?
+                truth::count_up(connection, truth::META_ARRIVAL, 1)?
             };
             Ok((is_first, arrival))
         })?;

@@ -8,8 +8,9 @@
 mod open;
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mega_crypto::MasterKey;
 use mega_proto::{NodeHandle, Seqno};
@@ -77,6 +78,9 @@ pub enum Space {
     Low,
 }
 
+/// Local numbers taken at a time: a transaction for each file that is made would be a quarter of its cost.
+const LOCAL_IDS: u32 = 64;
+
 /// The state of one remote. Functions may be called from any thread and wait for the disk at most.
 #[derive(Debug)]
 pub struct Store {
@@ -86,6 +90,8 @@ pub struct Store {
     cache: BlobCache,
     staging: Arc<StagingDir>,
     touched: Arc<Touched>,
+    /// Taken from the database and not given out yet.
+    local_ids: Mutex<Range<u64>>,
     /// Last, so that it is released when everything else is closed.
     _locks: Vec<DirLock>,
 }
@@ -337,7 +343,13 @@ impl Store {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn next_local_id(&self) -> Result<LocalId, StoreError> {
-        self.write(|tx| tx.next_local_id())
+        let mut free = self.local_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = free.next() {
+            return Ok(LocalId(id));
+        }
+        let first = self.write(|tx| tx.reserve_local_ids(LOCAL_IDS))?;
+        *free = first + 1..first + u64::from(LOCAL_IDS);
+        Ok(LocalId(first))
     }
 
     /// A number for an attempt, never given out again.

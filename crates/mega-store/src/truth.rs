@@ -318,13 +318,13 @@ pub(crate) fn set_meta(
 }
 
 /// Counts a counter in `meta` up and gives the new value: 1 at first.
-pub(crate) fn count_up(db: &Connection, name: &str) -> Result<u64, StoreError> {
+pub(crate) fn count_up(db: &Connection, name: &str, by: u32) -> Result<u64, StoreError> {
     let mut statement = db.prepare_cached(
-        "INSERT INTO meta VALUES (?1, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1
+        "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = value + ?2
          RETURNING value",
     )?;
     Ok(statement
-        .query_row([name], |row| row.get::<_, i64>(0))?
+        .query_row(rusqlite::params![name, by], |row| row.get::<_, i64>(0))?
         .cast_unsigned())
 }
 

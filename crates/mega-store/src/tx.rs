@@ -12,7 +12,7 @@ use crate::change_rows;
 use crate::error::StoreError;
 use crate::loader::Touched;
 use crate::rows::{AttemptRow, ChangeRow, NodeRow, ShareKind, ShareRow};
-use crate::subject::{AttemptId, LocalId, Subject};
+use crate::subject::{AttemptId, Subject};
 use crate::truth::{self, handle_number, number_handle};
 use crate::vault::Vault;
 
@@ -68,7 +68,7 @@ impl<'a> Tx<'a> {
         let known = truth::node(self.db, row.handle)?;
         let arrival = match &known {
             Some(known) if known.parent == row.parent => known.arrival,
-            _ => truth::count_up(self.db, truth::META_ARRIVAL)?,
+            _ => truth::count_up(self.db, truth::META_ARRIVAL, 1)?,
         };
         if known.is_some_and(|known| known.parent != row.parent) {
             truth::delete_node(self.db, row.handle)?;
@@ -287,12 +287,14 @@ impl<'a> Tx<'a> {
         truth::set_meta(self.db, name, value)
     }
 
-    /// A number for something made here; never given out again once this transaction is committed.
+    /// Numbers for what is made here, from the one returned on; never given out again once this
+    /// transaction is committed.
     ///
     /// # Errors
     /// If the database cannot be written.
-    pub fn next_local_id(&mut self) -> Result<LocalId, StoreError> {
-        truth::count_up(self.db, truth::META_NEXT_LOCAL).map(LocalId)
+    pub(crate) fn reserve_local_ids(&mut self, count: u32) -> Result<u64, StoreError> {
+        let last = truth::count_up(self.db, truth::META_NEXT_LOCAL, count)?;
+        Ok(last.saturating_sub(u64::from(count)) + 1)
     }
 
     /// A number for an attempt; never given out again once this transaction is committed.
@@ -300,6 +302,6 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// If the database cannot be written.
     pub fn next_attempt_id(&mut self) -> Result<AttemptId, StoreError> {
-        truth::count_up(self.db, truth::META_NEXT_ATTEMPT).map(AttemptId)
+        truth::count_up(self.db, truth::META_NEXT_ATTEMPT, 1).map(AttemptId)
     }
 }

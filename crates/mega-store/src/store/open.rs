@@ -1,7 +1,7 @@
 //! Opening: lock, directories, format, recovery.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::{StatePaths, Store, StoreOptions};
 use crate::cache::{self, BlobCache};
@@ -64,6 +64,7 @@ pub(super) fn open(
         cache,
         staging: Arc::new(staging),
         touched: Arc::new(Touched::default()),
+        local_ids: Mutex::new(0..0),
         _locks: locks,
     })
 }
