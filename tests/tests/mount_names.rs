@@ -49,6 +49,29 @@ fn duplicates_have_stable_suffixes() {
     assert!(handles.contains(&world.node("/d/a.txt").unwrap().handle));
 }
 
+/// A path that a program remembers goes on naming the file, also when its number is no longer needed.
+#[test]
+fn a_duplicate_replaced_elsewhere_keeps_its_path() {
+    let world = World::with(&[named("f", "one"), named("f", "two")]);
+    let mount = world.mount();
+    assert_eq!(mount.names(""), ["f", "f (1)"]);
+    mount.sh("mv f other");
+    world.wait_for_paths(&["/f", "/other"]);
+    world.populate(&[Fixture::Overwrite {
+        path: "/f".into(),
+        content: FixtureContent::Text("new".into()),
+        mtime: Some(1_600_000_001),
+    }]);
+    wait_until("their content is seen", || {
+        std::fs::read(mount.path("f (1)")).is_ok_and(|bytes| bytes == b"new")
+    });
+    assert_eq!(mount.names(""), ["f (1)", "other"]);
+    mount.unmount();
+    let mount = world.mount();
+    assert_eq!(mount.names(""), ["f (1)", "other"]);
+    mount.unmount();
+}
+
 #[test]
 fn a_real_suffix_keeps_its_name() {
     let world = World::with(&[

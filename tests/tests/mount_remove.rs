@@ -46,6 +46,35 @@ fn hard_delete_deletes() {
     assert_eq!(world.bin(), Vec::<String>::new());
 }
 
+/// As shells and databases do with their temporary files.
+#[test]
+fn a_file_without_a_name_ends_with_its_user() {
+    let world = sample();
+    let mount = world.mount();
+    // 1 MB before the name goes, 1 MB after, all of it readable through the descriptor; then the daemon dies.
+    mount.sh(
+        "exec 3<>t; head -c 1000000 /dev/zero >&3; rm t; head -c 1000000 /dev/zero >&3; \
+         exec 4</proc/self/fd/3; test $(wc -c <&4) = 2000000",
+    );
+    let file = std::fs::OpenOptions::new()
+        .create_new(true)
+        .read(true)
+        .write(true)
+        .open(mount.path("u"))
+        .unwrap();
+    mount.sh("rm u");
+    std::os::unix::fs::FileExt::write_all_at(&file, &[1; 1_000_000], 0).unwrap();
+    mount.kill_9();
+    drop(file);
+    let mount = world.mount();
+    assert_eq!(mount.names(""), ["d", "f", "stays", "void"]);
+    for directory in ["staging", "lost+found"] {
+        let left = std::fs::read_dir(world.state().join(directory)).unwrap();
+        assert_eq!(left.count(), 0, "{directory}");
+    }
+    mount.unmount();
+}
+
 #[test]
 fn what_was_never_uploaded_leaves_no_trace() {
     let world = sample();

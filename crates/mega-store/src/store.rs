@@ -343,7 +343,10 @@ impl Store {
     /// # Errors
     /// As [`write`](Self::write).
     pub fn next_local_id(&self) -> Result<LocalId, StoreError> {
-        let mut free = self.local_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self
+            .local_ids
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(id) = free.next() {
             return Ok(LocalId(id));
         }
