@@ -72,6 +72,24 @@ fn what_was_read_survives_a_killed_daemon() {
 }
 
 #[test]
+fn what_was_read_survives_a_restart_of_the_machine() {
+    let size = 6_000_000;
+    let world = World::with(&[Fixture::pattern("/f", size, 1)]);
+    let mount = world.mount();
+    assert!(mount.read("f") == pattern(1, 0, size));
+    mount.unmount();
+    // What differs after a restart: only what a sync vouched for is believed then.
+    let update = "sqlite3 state.db \"UPDATE meta SET value = 'another' WHERE name = 'store.boot_id'; SELECT changes()\"";
+    assert_eq!(sh(&world.state(), update), "1\n");
+    let moved = world.emulator.counters().bytes_down;
+    let mount = world.mount();
+    assert!(mount.read("f") == pattern(1, 0, size));
+    let again = world.emulator.counters().bytes_down - moved;
+    assert_eq!(again, 0, "fetched again");
+    mount.unmount();
+}
+
+#[test]
 fn damage_to_cached_bytes_is_repaired() {
     let size = 6_000_000;
     let world = World::with(&[Fixture::pattern("/f", size, 1)]);

@@ -11,6 +11,8 @@ use crate::shared::Shared;
 
 /// Period of the durable commit and of saving cache maps.
 const TICK: Duration = Duration::from_secs(1);
+/// Period of bringing the cache to stable storage: what came later is fetched again after a power cut.
+const CACHE_SYNC: Duration = Duration::from_secs(300);
 
 /// What was left in the queue at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,8 @@ impl Shared {
     pub(crate) async fn keep_house(self: Arc<Self>, is_quota_known: bool) {
         let mut asked = Instant::now();
         let mut is_asked = is_quota_known;
+        let mut synced = Instant::now();
+        let mut syncing: Option<tokio::task::JoinHandle<()>> = None;
         loop {
             if self.space.take_doubt(asked) || !is_asked {
                 is_asked = true;
@@ -59,6 +63,20 @@ impl Shared {
             if done.is_err() {
                 tracing::error!("the periodic commit failed");
             }
+            let is_idle = syncing.as_ref().is_none_or(|task| task.is_finished());
+            if is_idle && synced.elapsed() >= CACHE_SYNC {
+                synced = Instant::now();
+                // Beside the ticks: it waits for all that the disk has to write.
+                let shared = Arc::clone(&self);
+                syncing = Some(tokio::task::spawn_blocking(move || shared.sync_cache()));
+            }
+        }
+    }
+
+    /// The cache survives a power cut, and a restart of the machine, as far as it is now.
+    fn sync_cache(&self) {
+        if let Err(error) = self.store.cache().sync() {
+            tracing::warn!(%error, "the cache is not on stable storage");
         }
     }
 
@@ -144,6 +162,8 @@ impl Vfs {
             if let Err(error) = last.store.sync() {
                 tracing::error!(%error, "the last commit is not on stable storage");
             }
+            // Last: it may wait for the disk, and nobody loses anything by its end.
+            last.sync_cache();
         })
         .await;
         *shared
