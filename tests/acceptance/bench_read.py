@@ -2,13 +2,15 @@
 
 Each measurement gets a fresh mount with an empty cache; small files are walked in the order of their
 names. The plain downloader knows the address already and drops what it gets: nothing that decrypts,
-checks and keeps the bytes can be faster over the same line.
+checks and keeps the bytes can be faster over the same line. The limit of warm reads is a file system of
+one file in memory (crates/megamount/examples/memory_file.rs).
 """
 
 import http.client
 import os
 import pathlib
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -28,14 +30,18 @@ UNITS = {
     "four files at a time, cold": ("MB/s", True),
     "random 4 KiB, cold": ("reads/s", True),
     "small files read, cold": ("files/s", True),
+    "fifty readers, cold": ("MB/s", True),
+    "fifty readers, peak memory": ("MiB", False),
     "plain downloader": ("MB/s", True),
+    "a file in memory, read": ("MB/s", True),
+    "a file in memory, again": ("MB/s", True),
 }
 PROFILES = {
     "loopback": {},
     "50ms": {"latency_ms": 50, "down_per_connection": 20_000_000, "down_total": 100_000_000},
     "200ms": {"latency_ms": 200},
 }
-# One request in a hundred fails; of commands too.
+# One download request in a hundred fails.
 FAILING = {"at": "dl", "probability": 0.01, "do": "status", "code": 500}
 
 
@@ -102,9 +108,10 @@ def first_byte(bench, mount):
     return {"first byte, cold": took * 1e3, "moved for the first byte": moved / MIB}
 
 
-def four(bench, mount):
+def together(mount, kind, number, size):
+    """Reads files at the same time; MB/s of all."""
     counts = []
-    paths = [mount.mountpoint / "bench" / f"quarter{number}.bin" for number in range(4)]
+    paths = [mount.mountpoint / "bench" / f"{kind}{n}.bin" for n in range(number)]
     threads = [threading.Thread(target=lambda path=path: counts.append(drain(path)[0])) for path in paths]
     started = time.perf_counter()
     for thread in threads:
@@ -112,9 +119,42 @@ def four(bench, mount):
     for thread in threads:
         thread.join()
     took = time.perf_counter() - started
-    if sum(counts) != bench.size // 4 * 4:
+    if sum(counts) != number * size:
         raise labs.Failure(f"read {counts}")
-    return {"four files at a time, cold": sum(counts) / took / 1e6}
+    return sum(counts) / took / 1e6
+
+
+def four(bench, mount):
+    return {"four files at a time, cold": together(mount, "quarter", 4, bench.size // 4)}
+
+
+def fifty(bench, mount):
+    speed = together(mount, "fiftieth", READERS, bench.size // READERS)
+    return {
+        "fifty readers, cold": speed,
+        "fifty readers, peak memory": labs.peak_memory(mount.pid) / MIB,
+    }
+
+
+def in_memory(bench):
+    """What the kernel and the library allow: the same reads of a file that is in memory."""
+    mountpoint = bench.lab.directory / "mnt-memory"
+    mountpoint.mkdir(exist_ok=True)
+    command = [bench.lab.binaries / "examples" / "memory_file", mountpoint, str(bench.size // MIB)]
+    process = subprocess.Popen(command)
+    bench.lab.mounts.append(labs.Mount(mountpoint, process.pid, process))
+    path = mountpoint / "file"
+    labs.wait_until("the file in memory", path.exists, 60)
+    drain(path)
+    again, _ = timed(lambda: drain(path))
+    drop_pages(path)
+    read, _ = timed(lambda: drain(path))
+    labs.unmount(mountpoint)
+    process.wait()
+    return {
+        "a file in memory, read": bench.size / read / 1e6,
+        "a file in memory, again": bench.size / again / 1e6,
+    }
 
 
 def scattered(bench, mount):
@@ -181,7 +221,12 @@ def plain(bench, handle, streams=6, step=8 * MIB):
     return {"plain downloader": bench.size / (time.perf_counter() - started) / 1e6}
 
 
-PARTS = {"sequential": sequential, "first": first_byte, "four": four, "random": scattered, "small": small}
+# Files that are read at a time in `fifty`.
+READERS = 50
+PARTS = {
+    "sequential": sequential, "first": first_byte, "four": four, "random": scattered, "small": small,
+    "readers": fifty,
+}  # fmt: skip
 
 
 def populate(bench):
@@ -191,6 +236,7 @@ def populate(bench):
 
     files = [file("/bench/warm.bin", 1000, 2)]
     files += [file(f"/bench/quarter{n}.bin", bench.size // 4, 10 + n) for n in range(4)]
+    files += [file(f"/bench/fiftieth{n}.bin", bench.size // READERS, 20 + n) for n in range(READERS)]
     files += [file(f"/bench/small/{n:05}.bin", 1024 + n * 15, 100 + n) for n in range(bench.count)]
     bench.emulator.control("populate", files, email=labs.EMAIL)
 
@@ -226,7 +272,10 @@ def run(bench, contenders, options, finish):
                     last = {measure: round(values[contender.name][-1], 2) for measure, values in found.items()
                             if contender.name in values and measure in answer}  # fmt: skip
                     print(f"  {profile}, {part}: {contender.name} {last}", file=sys.stderr, flush=True)
+        for _ in range(options.rounds if profile == "loopback" else 0):
+            for measure, value in in_memory(bench).items():
+                found.setdefault(measure, {}).setdefault("limit", []).append(value)
         bench.emulator.control("knobs", knobs)
         for measure, value in plain(bench, address(bench)).items():
-            found.setdefault(measure, {})["plain"] = [value]
+            found.setdefault(measure, {})["limit"] = [value]
     return results

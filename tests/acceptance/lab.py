@@ -176,6 +176,7 @@ class Lab:
 
     def __init__(self, directory, binaries):
         self.directory = pathlib.Path(directory)
+        self.binaries = pathlib.Path(binaries)
         self.megamount_binary = str(pathlib.Path(binaries) / "megamount")
         self.emulator_binary = str(pathlib.Path(binaries) / "mega-emulator")
         self.emulator = None
