@@ -104,6 +104,27 @@ fn programs_that_look_into_media_files_do_not_download_them() {
 }
 
 #[test]
+fn striped_files_are_read_without_one_of_their_parts() {
+    let world = World::with(&[Fixture::pattern("/f", 9_000_000, 5)]);
+    world
+        .emulator
+        .set(|knobs| knobs.raid_min_size = Some(1 << 20));
+    let dead = FaultAction::Status {
+        code: 500,
+        headers: Vec::new(),
+        text: String::new(),
+    };
+    let dead = world.emulator.faults().add(FaultRule::new("dl:3", dead));
+    let mount = world.mount_with("remote:", &["--cloudraid"]);
+    assert!(mount.read("f") == pattern(5, 0, 9_000_000));
+    assert!(world.emulator.faults().fired(dead) > 0);
+    wait_until("it is verified", || {
+        mount.log().contains("content verified")
+    });
+    mount.unmount();
+}
+
+#[test]
 fn trees_are_copied_out_unchanged() {
     let world = sample();
     let mount = world.mount();

@@ -23,7 +23,8 @@ pub(crate) const DEFAULT_QUOTA_WAIT: Duration = Duration::from_secs(3600);
 /// Where a file's ciphertext is. The addresses are secrets and live for hours.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DownloadTarget {
-    /// One address; none for an empty file.
+    /// One address, or with [`ApiConfig::cloudraid`](crate::ApiConfig::cloudraid) those of the six parts of a
+    /// striped file; none for an empty file.
     pub urls: Vec<String>,
     /// Bytes.
     pub size: u64,
@@ -204,8 +205,16 @@ impl Api {
     /// # Errors
     /// As [`command`](Self::command); [`ApiError::OverQuota`] with the time to wait.
     pub async fn download_url(&self, node: NodeHandle) -> Result<DownloadTarget, ApiError> {
+        self.download_target(self.ask(self.download_command(node)).await)
+    }
+
+    fn download_command(&self, node: NodeHandle) -> Command {
         let ssl = Self::ssl(self.0.config.transfer_tls);
-        self.download_target(self.ask(Command::download(node, ssl)).await)
+        if self.0.config.cloudraid {
+            Command::download_parts(node, ssl)
+        } else {
+            Command::download(node, ssl)
+        }
     }
 
     /// Where to download several nodes from, in one request, with one answer for each in their order.
@@ -216,10 +225,9 @@ impl Api {
         &self,
         nodes: &[NodeHandle],
     ) -> Result<Vec<Result<DownloadTarget, ApiError>>, ApiError> {
-        let ssl = Self::ssl(self.0.config.transfer_tls);
         let commands: Vec<_> = nodes
             .iter()
-            .map(|node| Command::download(*node, ssl))
+            .map(|node| self.download_command(*node))
             .collect();
         let answers = self.send(&self.freeze(commands)).await?;
         let target = |answer: Result<Value, ErrorCode>| {

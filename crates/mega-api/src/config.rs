@@ -24,6 +24,8 @@ pub struct ApiConfig {
     pub timeout: Duration,
     /// Whether storage servers are asked for https (`ssl:2`); their payload is encrypted either way.
     pub transfer_tls: bool,
+    /// Whether storage servers may be asked for the parts of striped files (CloudRAID, `protocol/04` section 4).
+    pub cloudraid: bool,
     /// Our `i`: 10 characters echoed in the packets our commands cause.
     pub client_id: String,
 }
@@ -41,6 +43,7 @@ impl Default for ApiConfig {
             user_agent: concat!("megamount/", env!("CARGO_PKG_VERSION")).to_owned(),
             timeout: Duration::from_secs(60),
             transfer_tls: true,
+            cloudraid: false,
             client_id: "megamount0".to_owned(),
         }
     }

@@ -197,6 +197,9 @@ pub enum Command {
         /// A public link.
         #[serde(skip_serializing_if = "Option::is_none")]
         p: Option<PublicHandle>,
+        /// 2: a striped file may be answered with the addresses of its six parts (`protocol/04` section 4).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        v: Option<u8>,
     },
     /// `u`: where to upload (`protocol/04` section 5).
     #[serde(rename = "u")]
@@ -360,6 +363,19 @@ impl Command {
             ssl,
             n: Some(node),
             p: None,
+            v: None,
+        }
+    }
+
+    /// `g` for a node of ours, with one address or those of its six parts.
+    #[must_use]
+    pub const fn download_parts(node: NodeHandle, ssl: u8) -> Self {
+        Self::Download {
+            g: 1,
+            ssl,
+            n: Some(node),
+            p: None,
+            v: Some(2),
         }
     }
 
@@ -371,6 +387,7 @@ impl Command {
             ssl,
             n: None,
             p: Some(link),
+            v: None,
         }
     }
 

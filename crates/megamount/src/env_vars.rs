@@ -31,6 +31,7 @@ option_variables!(
     CACHE_MIN_FREE,
     CACHE_SIZE,
     CA_CERT,
+    CLOUDRAID,
     CONFIG,
     DIR_PERMS,
     DRAIN,

@@ -27,6 +27,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::cursor::{Ahead, ReadCursor};
 use super::flight::Flight;
 use super::span::{overlap, range_len, unit_len, units_of};
+use super::striped;
 use super::units::UnitTable;
 use super::url::{DownloadUrl, UrlSlot};
 use super::whole::WholeCheck;
@@ -73,6 +74,8 @@ pub struct RemoteFile {
     corrupt: AtomicBool,
     /// Nothing is returned before the whole file was verified.
     strict: AtomicBool,
+    /// The address last given was that of six parts.
+    striped: AtomicBool,
 }
 
 impl RemoteFile {
@@ -98,6 +101,7 @@ impl RemoteFile {
             looked: AtomicBool::new(false),
             corrupt: AtomicBool::new(false),
             strict: AtomicBool::new(strict),
+            striped: AtomicBool::new(false),
         }
     }
 
@@ -428,9 +432,23 @@ impl RemoteFile {
     }
 
     pub(super) async fn url(&self, spent: Option<u64>) -> Result<DownloadUrl, TransferError> {
-        self.url
+        let slot = &self.url;
+        let url = slot
             .get(&self.shared, self.handle, self.size, spent)
-            .await
+            .await?;
+        self.striped
+            .store(url.origin.is_striped(), Ordering::Relaxed);
+        Ok(url)
+    }
+
+    /// Ranges fetched ahead at a time: those of a striped file take several connections each.
+    fn streams(&self) -> usize {
+        let connections = self.shared.limits.connections();
+        if self.striped.load(Ordering::Relaxed) {
+            connections.div_ceil(striped::WIDTH)
+        } else {
+            connections
+        }
     }
 
     pub(super) async fn url_spent(&self, generation: u64) {

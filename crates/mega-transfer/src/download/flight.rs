@@ -17,6 +17,8 @@ use mega_store::UNIT;
 use tokio::time::{Instant, timeout};
 
 use super::file::RemoteFile;
+use super::origin::Origin;
+use super::striped;
 use super::trouble::{Remedy, Trouble};
 use super::units::FlightKind;
 use crate::error::TransferError;
@@ -130,16 +132,22 @@ pub(crate) async fn fly(file: Arc<RemoteFile>, flight: Arc<Flight>) {
 
 async fn fetch(file: &Arc<RemoteFile>, flight: &Flight) -> Result<(), TransferError> {
     let shared = file.shared();
+    // Whether this one is striped is not known before its address.
+    let parts = if shared.api.config().cloudraid {
+        striped::BUFFERS
+    } else {
+        0
+    };
     let _permits = if flight.is_ahead() {
         (
             shared.lanes.ahead().await,
-            shared.limits.memory.background(BUFFERS).await,
+            shared.limits.memory.background(BUFFERS + parts).await,
         )
     } else {
         let bytes = (flight.units().end.saturating_sub(flight.start) * UNIT).min(BUFFERS);
         (
             shared.lanes.demand().await,
-            shared.limits.memory.demand(bytes).await,
+            shared.limits.memory.demand(bytes + parts).await,
         )
     };
     flight.start();
@@ -160,7 +168,7 @@ async fn fetch(file: &Arc<RemoteFile>, flight: &Flight) -> Result<(), TransferEr
         shared.quota.check()?;
         let before = run.offset;
         let url = file.url(spent_url).await?;
-        let trouble = match run.receive(&url.text).await {
+        let trouble = match run.receive(&url.origin).await {
             Ok(()) => return Ok(()),
             Err(trouble) => trouble,
         };
@@ -200,13 +208,19 @@ impl Run<'_> {
     }
 
     /// One request from `offset` to the end.
-    async fn receive(&mut self, url: &str) -> Result<(), Trouble> {
+    async fn receive(&mut self, origin: &Arc<Origin>) -> Result<(), Trouble> {
         let end = self.end();
         if self.offset >= end {
             return Ok(());
         }
-        let limits = &self.file.shared().limits;
-        let request = self.file.shared().api.get_range(url, self.offset..end);
+        let shared = self.file.shared();
+        let limits = &shared.limits;
+        let request = origin.get(
+            &shared.api,
+            self.file.size(),
+            self.offset..end,
+            limits.stall,
+        );
         let mut body = Box::pin(stalled(limits.stall, request).await??);
         let mut unit_begun = Instant::now();
         loop {

@@ -7,6 +7,7 @@ use mega_proto::NodeHandle;
 use tokio::sync::Mutex;
 
 use super::Shared;
+use super::origin::Origin;
 use super::remote::download_error;
 use crate::error::TransferError;
 
@@ -19,14 +20,14 @@ pub(crate) struct UrlSlot {
 
 #[derive(Debug, Default)]
 struct Slot {
-    url: Option<Arc<str>>,
+    origin: Option<Arc<Origin>>,
     generation: u64,
 }
 
 /// A URL and which of the file's URLs it is.
 #[derive(Clone)]
 pub(crate) struct DownloadUrl {
-    pub(crate) text: Arc<str>,
+    pub(crate) origin: Arc<Origin>,
     pub(crate) generation: u64,
 }
 
@@ -43,10 +44,10 @@ impl UrlSlot {
         if spent == Some(slot.generation) {
             slot.forget(shared, node);
         }
-        let text = match &slot.url {
-            Some(url) => Arc::clone(url),
+        let origin = match &slot.origin {
+            Some(origin) => Arc::clone(origin),
             None => {
-                let url = match shared.urls.get(node) {
+                let origin = match shared.urls.get(node) {
                     Some(known) => known,
                     None => {
                         shared.quota.check()?;
@@ -55,12 +56,12 @@ impl UrlSlot {
                     }
                 };
                 slot.generation += 1;
-                slot.url = Some(Arc::clone(&url));
-                url
+                slot.origin = Some(Arc::clone(&origin));
+                origin
             }
         };
         Ok(DownloadUrl {
-            text,
+            origin,
             generation: slot.generation,
         })
     }
@@ -76,16 +77,16 @@ impl UrlSlot {
     /// No URL known so far is to be used again.
     pub(crate) async fn expire_any(&self, shared: &Shared, node: NodeHandle) {
         self.slot.lock().await.forget(shared, node);
-        if let Some(url) = shared.urls.get(node) {
-            shared.urls.strike(node, &url);
+        if let Some(origin) = shared.urls.get(node) {
+            shared.urls.strike(node, &origin);
         }
     }
 }
 
 impl Slot {
     fn forget(&mut self, shared: &Shared, node: NodeHandle) {
-        if let Some(url) = self.url.take() {
-            shared.urls.strike(node, &url);
+        if let Some(origin) = self.origin.take() {
+            shared.urls.strike(node, &origin);
         }
     }
 }
@@ -97,7 +98,7 @@ impl Shared {
         node: NodeHandle,
         size: u64,
         answer: Result<DownloadTarget, ApiError>,
-    ) -> Result<Arc<str>, TransferError> {
+    ) -> Result<Arc<Origin>, TransferError> {
         let target = answer.map_err(|error| {
             let error = download_error(error);
             if let TransferError::OverQuota { until } = error {
@@ -111,13 +112,9 @@ impl Shared {
                 served: target.size,
             });
         }
-        let url: Arc<str> = target
-            .urls
-            .first()
-            .ok_or(TransferError::Gone)?
-            .as_str()
-            .into();
-        self.urls.put(node, Arc::clone(&url));
-        Ok(url)
+        let origin = Origin::new(target.urls).ok_or(TransferError::Gone)?;
+        let origin = Arc::new(origin);
+        self.urls.put(node, Arc::clone(&origin));
+        Ok(origin)
     }
 }

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use mega_proto::NodeHandle;
 
+use super::origin::Origin;
+
 /// Files remembered.
 const MOST: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 /// How long a URL is taken to be good; trying a stale one costs a round trip.
@@ -20,7 +22,7 @@ const LIFE: Duration = Duration::from_secs(1800);
 #[derive(Debug)]
 pub(crate) struct UrlBook {
     // Innermost lock: nothing else is taken while it is held.
-    known: Mutex<LruCache<NodeHandle, (Arc<str>, Instant)>>,
+    known: Mutex<LruCache<NodeHandle, (Arc<Origin>, Instant)>>,
 }
 
 impl Default for UrlBook {
@@ -33,30 +35,31 @@ impl Default for UrlBook {
 
 impl UrlBook {
     /// The URL of a node.
-    pub(crate) fn get(&self, node: NodeHandle) -> Option<Arc<str>> {
+    pub(crate) fn get(&self, node: NodeHandle) -> Option<Arc<Origin>> {
         let mut known = self.lock();
-        let (url, since) = known.get(&node)?;
+        let (origin, since) = known.get(&node)?;
         if since.elapsed() < LIFE {
-            return Some(Arc::clone(url));
+            return Some(Arc::clone(origin));
         }
         known.pop(&node);
         None
     }
 
     /// The service gave this URL just now.
-    pub(crate) fn put(&self, node: NodeHandle, url: Arc<str>) {
-        self.lock().put(node, (url, Instant::now()));
+    pub(crate) fn put(&self, node: NodeHandle, origin: Arc<Origin>) {
+        self.lock().put(node, (origin, Instant::now()));
     }
 
     /// This URL is not to be used again; a newer one of the node stays.
-    pub(crate) fn strike(&self, node: NodeHandle, url: &str) {
+    pub(crate) fn strike(&self, node: NodeHandle, origin: &Arc<Origin>) {
         let mut known = self.lock();
-        if known.peek(&node).is_some_and(|(known, _)| &**known == url) {
+        let last = known.peek(&node);
+        if last.is_some_and(|(known, _)| Arc::ptr_eq(known, origin)) {
             known.pop(&node);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, LruCache<NodeHandle, (Arc<str>, Instant)>> {
+    fn lock(&self) -> MutexGuard<'_, LruCache<NodeHandle, (Arc<Origin>, Instant)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -69,11 +72,13 @@ mod tests {
     fn only_the_url_that_failed_is_struck() {
         let book = UrlBook::default();
         let node = NodeHandle::from_u48(5);
-        book.put(node, "old".into());
-        book.put(node, "new".into());
-        book.strike(node, "old");
-        assert_eq!(book.get(node).as_deref(), Some("new"));
-        book.strike(node, "new");
-        assert_eq!(book.get(node), None);
+        let [old, new] =
+            ["old", "new"].map(|url| Arc::new(Origin::new(vec![url.to_owned()]).unwrap()));
+        book.put(node, Arc::clone(&old));
+        book.put(node, Arc::clone(&new));
+        book.strike(node, &old);
+        assert!(Arc::ptr_eq(&book.get(node).unwrap(), &new));
+        book.strike(node, &new);
+        assert!(book.get(node).is_none());
     }
 }

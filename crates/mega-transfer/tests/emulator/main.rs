@@ -10,6 +10,7 @@
 mod faults;
 mod quota;
 mod read;
+mod striped;
 mod support;
 mod upload;
 mod upload_faults;

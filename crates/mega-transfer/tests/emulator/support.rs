@@ -45,7 +45,18 @@ impl World {
         Self::with(limits(), StoreOptions::default()).await
     }
 
+    /// A client that reads striped files in parts, and a server that stripes all of them.
+    pub(crate) async fn striped(limits: TransferLimits) -> Self {
+        let world = Self::build(limits, StoreOptions::default(), true).await;
+        world.emulator.set(|knobs| knobs.raid_min_size = Some(1));
+        world
+    }
+
     pub(crate) async fn with(limits: TransferLimits, options: StoreOptions) -> Self {
+        Self::build(limits, options, false).await
+    }
+
+    async fn build(limits: TransferLimits, options: StoreOptions, cloudraid: bool) -> Self {
         let emulator = Emulator::start(EmulatorConfig::default()).unwrap();
         emulator.add_account(AccountSpec::new(EMAIL, PASSWORD));
         let config = ApiConfig {
@@ -53,6 +64,7 @@ impl World {
             timeout: Duration::from_secs(15),
             client_id: "abcdefghij".to_owned(),
             proxy: Some(String::new()),
+            cloudraid,
             ..ApiConfig::default()
         };
         let api = Api::new(config).unwrap();

@@ -157,6 +157,11 @@ layer! {
         #[arg(long, env = env::TRANSFER_TLS, hide_env = true, help_heading = "Network",
             value_name = "on|off")]
         transfer_tls: Switch,
+        /// Read large files from Mega's storage servers in parts, of which any may be missing or slow
+        #[arg(long, env = env::CLOUDRAID, hide_env = true, help_heading = "Network",
+            num_args = 0..=1, require_equals = true, default_missing_value = "true",
+            value_name = "BOOL")]
+        cloudraid: Switch,
         /// Another Mega server, for tests [default: <https://g.api.mega.co.nz>]
         #[arg(long, env = env::API_URL, hide_env = true, help_heading = "Network",
             value_name = "URL")]
@@ -322,6 +327,7 @@ pub(crate) struct Settings {
     pub(crate) streams: u16,
     pub(crate) timeout: Span,
     pub(crate) transfer_tls: bool,
+    pub(crate) cloudraid: bool,
     pub(crate) api_url: Option<ApiUrl>,
     pub(crate) proxy: Option<String>,
     pub(crate) ca_cert: Option<PathBuf>,
@@ -363,6 +369,7 @@ impl MountOptions {
             streams: self.streams.unwrap_or(6),
             timeout: span(self.timeout, 60),
             transfer_tls: self.transfer_tls.is_none_or(|switch| switch.0),
+            cloudraid: yes(self.cloudraid),
             api_url: self.api_url,
             proxy: self.proxy,
             ca_cert: self.ca_cert,

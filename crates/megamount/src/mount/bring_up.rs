@@ -165,6 +165,7 @@ fn open_api(plan: &Plan, store: &Store, base_url: Option<Url>) -> Result<Api, Fa
         proxy: settings.proxy.clone(),
         timeout: settings.timeout.0,
         transfer_tls: settings.transfer_tls,
+        cloudraid: settings.cloudraid,
         client_id: client_id(store).map_err(|e| translate::store(plan, &e))?,
         ..defaults
     };

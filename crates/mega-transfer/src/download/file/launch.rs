@@ -91,7 +91,7 @@ impl RemoteFile {
         if range.is_empty() || self.blob().is_some_and(|blob| blob.is_complete()) {
             return;
         }
-        let streams = self.shared.limits.connections();
+        let streams = self.streams();
         let (least, most) = RANGES;
         let per_flight = (ahead.window / 8).clamp(least, most) / UNIT;
         let units = units_of(&range);
@@ -177,7 +177,6 @@ impl RemoteFile {
         }
     }
 
-    /// Read-ahead for work that reads the file from `offset` to its end.
     /// A reader has these bytes.
     pub(super) fn consumed(&self, range: &Range<u64>) {
         if self.has_ahead.load(Ordering::Relaxed) {
