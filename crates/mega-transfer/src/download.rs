@@ -18,6 +18,7 @@ mod audit;
 mod cursor;
 mod file;
 mod flight;
+mod habit;
 mod lanes;
 mod origin;
 mod pool;
@@ -64,6 +65,7 @@ pub(crate) struct Shared {
     lanes: lanes::Lanes,
     urls: url_book::UrlBook,
     prefetch: prefetch::Prefetch,
+    habit: Arc<habit::Habit>,
     // Innermost lock: nothing else is taken while it is held.
     open: Mutex<HashMap<NodeHandle, Weak<RemoteFile>>>,
 }
@@ -101,6 +103,7 @@ impl Downloads {
             lanes,
             urls: url_book::UrlBook::default(),
             prefetch: prefetch::Prefetch::default(),
+            habit: Arc::default(),
             open: Mutex::default(),
         };
         Self {

@@ -1,15 +1,19 @@
 //! Recognises sequential reading and says how far to read ahead.
 //!
 //! A [`ReadCursor`] belongs to one open handle. It follows up to four interleaved sequential streams
-//! ("tracks"). A track reads ahead twice the bytes it has read without a gap, so the window doubles
-//! while reading is sequential, is nothing for a header probe, and starts from nothing after a seek.
+//! ("tracks"). A track reads ahead as many bytes as it has read without a gap, and twice as many once that is
+//! much; so the window grows while reading is sequential, is nothing for a header probe, and starts from
+//! nothing after a seek. Where programs only look at the beginning of one file after the other
+//! ([`Habit`]), nothing is read ahead beyond where they stop.
 //! A track that stays behind while others are read is cold: what it has under way is cancelled.
 //! Pure bookkeeping: it starts nothing itself.
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
+
+use super::habit::Habit;
 
 /// Interleaved streams followed per handle.
 const TRACKS: usize = 4;
@@ -17,13 +21,15 @@ const TRACKS: usize = 4;
 const SLACK: u64 = 512 << 10;
 /// A run shorter than this is a header probe.
 const PROBE: u64 = 128 << 10;
+/// Whoever has read this much goes on: `file` is satisfied by 7 MiB.
+const LONG: u64 = 8 << 20;
 /// A track untouched for this many reads of its handle is cold.
 const COLD_AFTER: u64 = 8;
 
 /// What one open handle has read so far; see the module's description.
 #[derive(Debug, Default)]
 pub struct ReadCursor {
-    // Innermost lock: nothing else is taken while it is held.
+    // Nothing but the habit's lock is taken while it is held.
     tracks: Mutex<Tracks>,
 }
 
@@ -31,10 +37,16 @@ pub struct ReadCursor {
 struct Tracks {
     clock: u64,
     open: Vec<Track>,
+    /// How far the file was read from its start without a gap, and how much of it in all.
+    front: u64,
+    total: u64,
+    /// Who is told about that at the end, and the file's size.
+    habit: Option<(Arc<Habit>, u64)>,
 }
 
 #[derive(Debug)]
 struct Track {
+    start: u64,
     next: u64,
     run: u64,
     used: u64,
@@ -63,6 +75,8 @@ impl ReadCursor {
     #[must_use]
     pub fn streaming(from: u64) -> Self {
         let track = Track {
+            // Not a look at the beginning, wherever it ends.
+            start: u64::MAX,
             next: from,
             run: 4 << 20,
             used: 0,
@@ -70,9 +84,17 @@ impl ReadCursor {
         };
         Self {
             tracks: Mutex::new(Tracks {
-                clock: 0,
                 open: vec![track],
+                ..Tracks::default()
             }),
+        }
+    }
+
+    /// The handle reads a file of this many bytes; `habit` is told how.
+    pub(crate) fn watch(&self, habit: &Arc<Habit>, size: u64) {
+        let mut tracks = self.lock();
+        if tracks.habit.is_none() {
+            tracks.habit = Some((Arc::clone(habit), size));
         }
     }
 
@@ -80,6 +102,8 @@ impl ReadCursor {
     pub(crate) fn note(&self, read: &Range<u64>, most: u64) -> Option<Ahead> {
         let mut tracks = self.lock();
         tracks.clock += 1;
+        tracks.total += read.end - read.start;
+        let habit = tracks.habit.as_ref().and_then(|(habit, _)| habit.length());
         let clock = tracks.clock;
         for cold in tracks
             .open
@@ -106,7 +130,11 @@ impl ReadCursor {
             }
             let cancel = CancellationToken::new();
             let run = read.end - read.start;
+            if read.start == 0 {
+                tracks.front = tracks.front.max(read.end);
+            }
             tracks.open.push(Track {
+                start: read.start,
                 next: read.end,
                 run,
                 used: clock,
@@ -121,16 +149,13 @@ impl ReadCursor {
                 .saturating_add(read.end - track.next.max(read.start));
             track.next = read.end;
         }
-        if track.run < PROBE {
-            return None;
+        let front = track.next;
+        let is_front = track.start == 0;
+        let ahead = track.ahead(most, habit.filter(|_| is_front));
+        if is_front {
+            tracks.front = tracks.front.max(front);
         }
-        let window = track.run.saturating_mul(2).min(most);
-        let range = track.next..track.next.saturating_add(window);
-        Some(Ahead {
-            range,
-            window,
-            cancel: track.cancel.clone(),
-        })
+        ahead
     }
 
     fn lock(&self) -> MutexGuard<'_, Tracks> {
@@ -138,10 +163,35 @@ impl ReadCursor {
     }
 }
 
+impl Track {
+    /// What to fetch beyond it: nothing from where such files are let go of, as long as it is not there.
+    fn ahead(&self, most: u64, habit: Option<u64>) -> Option<Ahead> {
+        if self.run < PROBE {
+            return None;
+        }
+        let factor = if self.run < LONG { 1 } else { 2 };
+        let window = self.run.saturating_mul(factor).min(most);
+        let end = self.next.saturating_add(window);
+        let end = match habit {
+            Some(stop) if self.next <= stop => end.min(stop),
+            _ => end,
+        };
+        (end > self.next).then(|| Ahead {
+            range: self.next..end,
+            window,
+            cancel: self.cancel.clone(),
+        })
+    }
+}
+
 impl Drop for ReadCursor {
     fn drop(&mut self) {
-        for track in &self.lock().open {
+        let tracks = self.lock();
+        for track in &tracks.open {
             track.cancel.cancel();
+        }
+        if let Some((habit, size)) = &tracks.habit {
+            habit.note(tracks.front, tracks.total, *size);
         }
     }
 }
@@ -172,7 +222,7 @@ mod tests {
         let windows: Vec<u64> = (0..600)
             .map(|i| ahead(&cursor, i * 128 * KIB, 128 * KIB))
             .collect();
-        assert_eq!(windows[1], 512 * KIB);
+        assert_eq!(windows[1], 256 * KIB);
         assert!(windows.windows(2).all(|pair| pair[0] <= pair[1]));
         assert_eq!(*windows.last().unwrap(), MOST);
     }
@@ -184,6 +234,24 @@ mod tests {
             ahead(&cursor, start * KIB, 128 * KIB);
         }
         assert!(ahead(&cursor, 640 * KIB, 128 * KIB) > 512 * KIB);
+    }
+
+    #[test]
+    fn what_is_always_let_go_of_at_one_place_is_not_read_ahead_beyond_it() {
+        let habit = Arc::<Habit>::default();
+        let look = |bytes: u64| {
+            let cursor = ReadCursor::new();
+            cursor.watch(&habit, 1 << 30);
+            let reads = (0..bytes).step_by(128 << 10);
+            let ends = reads.filter_map(|at| cursor.note(&(at..at + 128 * KIB), MOST));
+            ends.map(|ahead| ahead.range.end).max().unwrap_or(0)
+        };
+        let most = 7 << 20;
+        for _ in 0..3 {
+            assert!(look(most) > most + (6 << 20));
+        }
+        assert_eq!(look(most), most);
+        assert!(look(2 * most) > 3 * most, "who reads on is read ahead for");
     }
 
     #[test]

@@ -176,6 +176,7 @@ impl RemoteFile {
         cursor: &ReadCursor,
     ) -> Result<Bytes, TransferError> {
         let range = self.clamp(offset, len);
+        cursor.watch(&self.shared.habit, self.size);
         let ahead = cursor.note(&range, self.window());
         if !self.looked.swap(true, Ordering::Relaxed) {
             // Complete since an earlier run that did not come to verify it.
