@@ -9,14 +9,19 @@
 //! depend on them, a removed folder only when all it holds is removed.
 
 mod attributes;
+mod choose;
 mod confirm;
 mod copy;
 mod cross_keys;
+mod folders;
 mod journal;
 mod plan;
 mod recover;
+mod removals;
+mod rest;
 mod schedule;
 mod send;
+mod step;
 mod twin;
 mod upload;
 
@@ -31,8 +36,8 @@ use crate::shared::Shared;
 use crate::types::now_ms;
 
 pub(crate) use journal::Put;
-pub(crate) use plan::Step;
 pub(crate) use recover::take_up_journal;
+pub(crate) use step::Step;
 pub(crate) use upload::Finished;
 
 /// What the pusher remembers between rounds.

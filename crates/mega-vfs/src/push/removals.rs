@@ -1,0 +1,110 @@
+//! What can be removed on the server, and in as few commands as can be.
+
+use std::collections::HashMap;
+
+use mega_proto::{NodeHandle, NodeKind};
+use mega_store::Subject;
+
+use super::Step;
+use crate::shared::Shared;
+use crate::state::State;
+
+/// What is known about removed folders while one slice is planned: ten thousand files of one folder
+/// ask the same question.
+#[derive(Default)]
+pub(super) struct Removals {
+    /// Whether everything below is removed.
+    whole: HashMap<NodeHandle, bool>,
+}
+
+impl State {
+    pub(super) fn plan_removal(
+        &mut self,
+        shared: &Shared,
+        handle: NodeHandle,
+        removals: &mut Removals,
+    ) -> Option<Step> {
+        let row = self.node_row(handle).ok()??;
+        // Whoever took over the name is placed first.
+        if self.changes.replacer(handle).is_some() {
+            return None;
+        }
+        let hard = shared.config.hard_delete;
+        // A copy of it is not on the server yet.
+        if self.changes.is_base(handle) {
+            return None;
+        }
+        if let Some(parent) = row.parent {
+            let parent_goes = self
+                .changes
+                .get(Subject::Node(parent))
+                .is_some_and(|change| change.removed);
+            if parent_goes && !hard && self.all_removed(parent, removals, 0) {
+                // It goes with its folder.
+                return None;
+            }
+        }
+        if row.kind != NodeKind::File && !self.can_go_whole(handle, hard, removals) {
+            return None;
+        }
+        let is_open = self
+            .inodes
+            .known_ino(Subject::Node(handle))
+            .is_some_and(|ino| self.files.contains_key(&ino));
+        if hard && is_open {
+            // The bytes are still being read.
+            return None;
+        }
+        let target = if hard {
+            None
+        } else {
+            Some(self.roots.rubbish?)
+        };
+        Some(Step::Remove { handle, target })
+    }
+
+    /// Whether a removed folder can be sent away as one.
+    fn can_go_whole(&self, handle: NodeHandle, hard: bool, removals: &mut Removals) -> bool {
+        if hard {
+            return self
+                .store
+                .children(handle)
+                .is_ok_and(|children| children.is_empty());
+        }
+        self.all_removed(handle, removals, 0)
+    }
+
+    /// Whether everything below a folder is removed by us, in truth and in the overlay.
+    fn all_removed(&self, handle: NodeHandle, removals: &mut Removals, depth: u32) -> bool {
+        if let Some(known) = removals.whole.get(&handle) {
+            return *known;
+        }
+        let whole = self.is_all_removed(handle, removals, depth);
+        removals.whole.insert(handle, whole);
+        whole
+    }
+
+    fn is_all_removed(&self, handle: NodeHandle, removals: &mut Removals, depth: u32) -> bool {
+        if depth > 512
+            || self
+                .changes
+                .placed_in(Subject::Node(handle))
+                .any(|row| !row.removed)
+        {
+            return false;
+        }
+        let Ok(children) = self.store.children(handle) else {
+            return false;
+        };
+        children.iter().all(|child| {
+            let removed = self
+                .changes
+                .get(Subject::Node(child.handle))
+                .is_some_and(|row| row.removed && !self.changes.is_in_flight(row.subject))
+                && self.changes.replacer(child.handle).is_none();
+            removed
+                && (child.kind == NodeKind::File
+                    || self.all_removed(child.handle, removals, depth + 1))
+        })
+    }
+}
