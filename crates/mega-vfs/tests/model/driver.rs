@@ -203,7 +203,7 @@ impl Driver {
                 (node.path, kind, bytes)
             })
             .collect();
-        theirs.sort_by(|a, b| (&a.0, &a.2).cmp(&(&b.0, &b.2)));
+        theirs.sort_by(|a, b| (&a.0, a.1, &a.2).cmp(&(&b.0, b.1, &b.2)));
         let expected = self.model.server_view();
         let short = |list: Vec<(&String, Kind, usize)>| format!("{list:?}");
         let is_same = theirs.len() == expected.len()

@@ -11,7 +11,7 @@ use std::rc::Rc;
 pub(crate) type Id = usize;
 pub(crate) const ROOT: Id = 0;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Folder,
     File,
@@ -545,7 +545,7 @@ impl Model {
                 waiting.push((id, path));
             }
         }
-        all.sort_by(|a, b| (&a.0, &a.2).cmp(&(&b.0, &b.2)));
+        all.sort_by(|a, b| (&a.0, a.1, &a.2).cmp(&(&b.0, b.1, &b.2)));
         all
     }
 }

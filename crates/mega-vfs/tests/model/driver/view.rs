@@ -139,12 +139,13 @@ impl Driver {
             if kind_of(*kind) != node.kind || !is_spelling_of(text, stored) {
                 continue;
             }
-            if node.kind == Kind::Folder {
-                return Ok(name.clone());
-            }
             let attr = self.world.life().run(self.lookup(ino, name));
             let attr = attr.map_err(|errno| format!("{name:?}: {errno}"))?;
-            let is_it = self.bytes(&attr)? == **node.bytes();
+            let is_it = if node.kind == Kind::Folder {
+                self.may_be(id, &self.list(attr.ino)?)
+            } else {
+                self.bytes(&attr)? == **node.bytes()
+            };
             self.forget(attr.ino);
             if is_it {
                 return Ok(name.clone());
@@ -154,6 +155,20 @@ impl Driver {
             "{:?}: nothing in {free:?} can be '{stored}'",
             self.model.path(folder)
         ))
+    }
+
+    /// Whether this is the listing of the folder.
+    fn may_be(&self, folder: Id, listed: &BTreeMap<OsString, FileKind>) -> bool {
+        let children = self.model.children(folder);
+        let shows = |id: &Id| {
+            let node = self.model.get(*id);
+            let stored = &node.spot().expect("is shown").name;
+            listed.iter().any(|(name, kind)| {
+                kind_of(*kind) == node.kind
+                    && is_spelling_of(name.to_str().unwrap_or_default(), stored)
+            })
+        };
+        children.len() == listed.len() && children.iter().all(shows)
     }
 
     pub(super) fn bytes(&self, attr: &Attr) -> Checked<Vec<u8>> {
