@@ -13,9 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use mega_proto::NodeHandle;
-use rusqlite::Connection;
 
-use super::table::{self, BlobRow};
+use super::table;
 use super::unit_map::UnitMap;
 use super::{Shared, UNIT, now_ms, on_disk, recovery};
 use crate::db::lock;
@@ -23,10 +22,13 @@ use crate::durable;
 use crate::error::{StoreError, is_disk_full};
 use crate::range_set::RangeSet;
 
+mod clear;
+mod rows;
+
+pub(super) use rows::Recorded;
+
 /// The database learns of a mere read this often, in milliseconds.
 const USE_EVERY: u64 = 60_000;
-/// Units around the place last used that [`Blob::trim`] leaves alone: 8 MiB to each side.
-const NEAR: u64 = 64;
 
 /// The cached ciphertext of one node. See [`BlobCache`](crate::BlobCache).
 #[derive(Debug)]
@@ -69,13 +71,6 @@ impl Drop for BlobPin {
     fn drop(&mut self) {
         self.0.pins.fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-/// What [`Blob::record`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Recorded {
-    Behind,
-    Settled,
 }
 
 impl Blob {
@@ -334,38 +329,6 @@ impl Blob {
         Ok(false)
     }
 
-    /// Says in the database that the file may get more units than the row has. `false`: the database
-    /// takes no writes now.
-    pub(super) fn register(&self) -> Result<bool, StoreError> {
-        if self.shared.closed.load(Ordering::Acquire) {
-            return Ok(false);
-        }
-        if self.registered.load(Ordering::Acquire) {
-            return Ok(true);
-        }
-        let done = self.shared.db.write(|db| {
-            if self.clearing.load(Ordering::Acquire) {
-                return Ok(false);
-            }
-            table::put(db, &self.row(true))?;
-            self.registered.store(true, Ordering::Release);
-            Ok(true)
-        });
-        match done {
-            Ok(is_registered) => {
-                self.keep_unsettled();
-                Ok(is_registered)
-            }
-            Err(error) => {
-                self.registered.store(false, Ordering::Release);
-                match error {
-                    StoreError::DiskFull | StoreError::Poisoned { .. } => Ok(false),
-                    other => Err(other),
-                }
-            }
-        }
-    }
-
     /// The file under present units. Never made anew: a fresh file would be zeros under set bits.
     fn existing(&self) -> io::Result<Arc<File>> {
         self.shared.open_files.get(self.handle, || {
@@ -405,60 +368,6 @@ impl Blob {
         if let Err(error) = self.drop_content() {
             tracing::warn!(%error, "an unusable cached file stays for now");
         }
-    }
-
-    fn row(&self, active: bool) -> BlobRow {
-        let units = self.units.snapshot();
-        BlobRow {
-            handle: self.handle,
-            size: self.size,
-            bytes: self.bytes_of(&units),
-            units,
-            macs: lock(&self.macs).clone(),
-            verified: self.is_verified(),
-            active,
-            doubtful: false,
-            epoch: self.epoch.load(Ordering::Acquire),
-            last_use: self.last_use.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Writes the row. A blob without news since the last time is settled, an empty one forgotten.
-    pub(super) fn record(&self, db: &Connection) -> Result<Recorded, StoreError> {
-        if self.clearing.load(Ordering::Acquire) {
-            return Ok(Recorded::Behind);
-        }
-        self.recorded_use
-            .store(self.last_use.load(Ordering::Relaxed), Ordering::Relaxed);
-        if self.changed.swap(false, Ordering::AcqRel) {
-            let active = self.registered.load(Ordering::Acquire);
-            table::put(db, &self.row(active))?;
-            return Ok(Recorded::Behind);
-        }
-        // Somebody is writing bytes: not idle.
-        let Ok(_alone) = self.disk.try_write() else {
-            return Ok(Recorded::Behind);
-        };
-        if self.changed.load(Ordering::Acquire) {
-            return Ok(Recorded::Behind);
-        }
-        self.registered.store(false, Ordering::Release);
-        if self.units.is_empty() && lock(&self.macs).is_empty() {
-            table::delete(db, self.handle)?;
-        } else {
-            table::put(db, &self.row(false))?;
-        }
-        Ok(Recorded::Settled)
-    }
-
-    /// What [`record`](Self::record) wrote did not last.
-    pub(super) fn mark_behind(&self) {
-        self.changed.store(true, Ordering::Release);
-    }
-
-    /// Nobody knows what the row says: it is written again before the next unit.
-    pub(super) fn unregister(&self) {
-        self.registered.store(false, Ordering::Release);
     }
 
     /// The blob, if it is as long as asked.
@@ -526,23 +435,6 @@ impl Blob {
         self.note_change();
     }
 
-    /// Throws everything out: the content was wrong or is not needed.
-    ///
-    /// # Errors
-    /// If the database or the file cannot be written.
-    pub fn drop_content(&self) -> Result<(), StoreError> {
-        lock(&self.macs).clear();
-        self.verified.store(false, Ordering::Release);
-        if let Some(memory) = &self.shared.memory {
-            lock(memory).remove(self.handle, self.units.units());
-            return Ok(());
-        }
-        let Some(me) = self.me.upgrade() else {
-            return Ok(());
-        };
-        self.shared.clear(&[me]).map(|_| ())
-    }
-
     /// Keeps the blob from being evicted as long as the pin exists.
     #[must_use]
     pub fn pin(self: &Arc<Self>) -> BlobPin {
@@ -561,119 +453,6 @@ impl Blob {
     /// Disk space it takes now.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes_of(&self.units.snapshot())
-    }
-
-    /// First half of taking everything away: the row claims nothing from here on.
-    pub(super) fn begin_clear(&self, db: &Connection) -> Result<(), StoreError> {
-        self.epoch.store(self.shared.new_epoch(), Ordering::Release);
-        let mut row = self.row(true);
-        (row.units, row.bytes, row.verified) = (RangeSet::new(), 0, false);
-        table::put(db, &row)?;
-        self.registered.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    /// Second half: bits and file go. The disk space that came back.
-    pub(super) fn finish_clear(&self) -> Result<u64, StoreError> {
-        let _alone = self.disk_alone();
-        let gone = self.units.snapshot();
-        for unit in gone.iter().flatten() {
-            self.units.clear(unit);
-        }
-        self.verified.store(false, Ordering::Release);
-        self.shared.unlink(self.handle)?;
-        let bytes = self.bytes_of(&gone);
-        self.shared.budget.give_back(bytes);
-        Ok(bytes)
-    }
-
-    /// Marks that content is going; the row is not written from the bits meanwhile.
-    pub(super) fn set_clearing(&self, clearing: bool) {
-        self.clearing.store(clearing, Ordering::Release);
-        if !clearing {
-            self.changed.store(true, Ordering::Release);
-            self.keep_unsettled();
-        }
-    }
-
-    /// Gives back about `bytes` from the front of a blob that is in use, away from where it is being
-    /// read: a file larger than the cache streams through it.
-    pub(super) fn trim(&self, bytes: u64) -> Result<u64, StoreError> {
-        let near = self.near.load(Ordering::Relaxed);
-        let keep = near.saturating_sub(NEAR)..near.saturating_add(NEAR);
-        let mut gone = RangeSet::new();
-        let mut freed = 0;
-        let present = self.units.snapshot();
-        for unit in present.iter().flatten().filter(|unit| !keep.contains(unit)) {
-            if freed >= bytes {
-                break;
-            }
-            gone.insert(unit..unit + 1);
-            freed += on_disk(self.unit_length(unit));
-        }
-        if gone.is_empty() {
-            return Ok(0);
-        }
-        self.set_clearing(true);
-        let done = self.take_away(&gone);
-        self.set_clearing(false);
-        done
-    }
-
-    fn take_away(&self, gone: &RangeSet) -> Result<u64, StoreError> {
-        self.shared.db.write(|db| {
-            self.epoch.store(self.shared.new_epoch(), Ordering::Release);
-            let mut row = self.row(true);
-            gone.iter().for_each(|run| row.units.remove(run));
-            (row.bytes, row.verified) = (self.bytes_of(&row.units), false);
-            table::put(db, &row)?;
-            self.registered.store(true, Ordering::Release);
-            Ok(())
-        })?;
-        let _alone = self.disk_alone();
-        let fail = |source| StoreError::io(&self.shared.path(self.handle), source);
-        let file = self.existing().map_err(fail)?;
-        self.verified.store(false, Ordering::Release);
-        let mut freed = 0;
-        for run in gone.iter() {
-            let cleared: u64 = run
-                .clone()
-                .filter(|unit| self.units.clear(*unit))
-                .map(|unit| on_disk(self.unit_length(unit)))
-                .sum();
-            recovery::punch(&file, run.start * UNIT..run.end * UNIT).map_err(fail)?;
-            freed += cleared;
-        }
-        self.shared.budget.give_back(freed);
-        Ok(freed)
-    }
-
-    /// Takes over a file that holds these units, if the blob is empty. Whether it did.
-    pub(super) fn take_over(
-        &self,
-        file: Arc<File>,
-        from: &std::path::Path,
-        units: &RangeSet,
-    ) -> Result<bool, StoreError> {
-        if self.shared.memory.is_some() || !self.register()? {
-            return Ok(false);
-        }
-        let _alone = self.disk_alone();
-        if !self.units.is_empty() || !self.registered.load(Ordering::Acquire) {
-            return Ok(false);
-        }
-        let path = self.shared.path(self.handle);
-        let fail = |source| StoreError::io(&path, source);
-        path.parent()
-            .map_or(Ok(()), std::fs::create_dir_all)
-            .map_err(fail)?;
-        std::fs::rename(from, &path).map_err(fail)?;
-        self.shared.open_files.put(self.handle, file);
-        for unit in units.iter().flatten() {
-            self.units.set(unit);
-        }
-        self.changed.store(true, Ordering::Release);
-        Ok(true)
     }
 }
 
