@@ -122,3 +122,42 @@ fn a_refused_upload_is_kept_and_visible() {
     mount.unmount();
     assert_eq!(world.content("/f").unwrap(), b"precious");
 }
+
+#[test]
+fn without_transfer_quota_reads_fail_at_once_and_status_says_so() {
+    let world = World::with(&[
+        Fixture::pattern("/here", 3_000_000, 1),
+        Fixture::pattern("/there", 3_000_000, 2),
+    ]);
+    let mount = world.mount();
+    assert!(mount.read("here") == pattern(1, 0, 3_000_000));
+    world.emulator.set(|knobs| {
+        knobs.transfer_left = Some(0);
+        knobs.transfer_wait = 7200;
+    });
+    let refused = || std::fs::read(mount.path("there")).unwrap_err();
+    assert_eq!(refused().kind(), std::io::ErrorKind::QuotaExceeded);
+    let asked = world.emulator.counters().requests("cs");
+    assert_eq!(refused().kind(), std::io::ErrorKind::QuotaExceeded);
+    assert_eq!(
+        world.emulator.counters().requests("cs"),
+        asked,
+        "not asked again"
+    );
+    // What is here is read, and names are served.
+    mount.sh("cat here >../out/copy; ls -l there");
+    assert!(std::fs::read(world.path("out/copy")).unwrap() == pattern(1, 0, 3_000_000));
+    let answer = world.command(&["status", "--json"]);
+    let document: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
+    let left = document["mounts"][0]["downloads_blocked_seconds"].as_u64();
+    assert!(
+        left.is_some_and(|left| (7000..=7200).contains(&left)),
+        "{left:?}"
+    );
+    let answer = world.command(&["status"]);
+    assert!(
+        answer.text.contains("the transfer quota is used up"),
+        "{answer:?}"
+    );
+    mount.unmount();
+}

@@ -27,6 +27,8 @@ use crate::error::TransferError;
 const BUFFERS: u64 = 4 * UNIT;
 /// A unit that takes this many times the stall limit comes over a crawling connection: replace it.
 const CRAWL: u32 = 3;
+/// Transfer quota that is there again so soon is waited for.
+const GRACE: Duration = Duration::from_secs(2);
 /// Consecutive failures without a byte after which a flight somebody waits for ends.
 const DEMAND_ATTEMPTS: u32 = 8;
 /// The same for read-ahead: whoever comes to need the bytes tries again.
@@ -176,9 +178,14 @@ async fn fetch(file: &Arc<RemoteFile>, flight: &Flight) -> Result<(), TransferEr
         tracing::debug!(node = %file.handle(), offset = run.offset, failures, %trouble, "range failed");
         match trouble.remedy(failures, attempts) {
             Remedy::Quota(until) => {
-                shared.quota.shut(until);
                 file.url_spent(url.generation).await;
-                return Err(TransferError::OverQuota { until });
+                let is_soon = until <= std::time::Instant::now() + GRACE;
+                if is_soon && !flight.is_ahead() && failures < attempts {
+                    tokio::time::sleep_until(until.into()).await;
+                } else {
+                    shared.quota.shut(until);
+                    return Err(TransferError::OverQuota { until });
+                }
             }
             Remedy::GiveUp => return Err(trouble.into_error()),
             Remedy::Retry { delayed, fresh_url } => {

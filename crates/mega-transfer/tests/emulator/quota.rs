@@ -78,10 +78,21 @@ async fn a_refused_url_counts_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_go_on_once_the_time_has_passed() {
+async fn quota_that_is_there_again_at_once_is_waited_for() {
     let world = World::new().await;
     let file = world.file(4 * MIB, 1).await;
     world.fault("dl", bandwidth_exceeded(&[("X-MEGA-Time-Left", "1")]));
+    assert_eq!(read_at(&file, 0, 10).await.unwrap(), pattern(1, 0, 10));
+    assert!(world.downloads.over_quota_until().is_none());
+    assert_eq!(world.urls(), 2, "a new URL, with the session's quota");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_go_on_once_the_time_has_passed() {
+    let world = World::new().await;
+    let file = world.file(4 * MIB, 1).await;
+    world.fault("dl", bandwidth_exceeded(&[("X-MEGA-Time-Left", "3")]));
     read_at(&file, 0, 10).await.unwrap_err();
     crate::support::eventually("the gate opens", || {
         world.downloads.over_quota_until().is_none()
