@@ -90,6 +90,34 @@ fn what_was_read_survives_a_restart_of_the_machine() {
 }
 
 #[test]
+fn a_bit_that_flips_in_a_small_cached_file_is_found_when_it_is_read() {
+    let size = 600_000;
+    let world = World::with(&[Fixture::pattern("/f", size, 1)]);
+    let mount = world.mount();
+    assert!(mount.read("f") == pattern(1, 0, size));
+    mount.unmount();
+    let path = cached(&world, size);
+    sh(
+        &world.path(""),
+        &format!(
+            "cp -a '{0}' copy; printf x | dd of='{0}' bs=1 seek=300000 conv=notrunc status=none
+             cmp '{0}' copy && exit 1; touch -r copy '{0}'",
+            path.display()
+        ),
+    );
+    let mount = world.mount();
+    assert!(mount.read("f") == pattern(1, 0, size));
+    assert!(mount.log().contains("fetching it again"));
+    mount.unmount();
+    // What is still good is not fetched again.
+    let moved = world.emulator.counters().bytes_down;
+    let mount = world.mount();
+    assert!(mount.read("f") == pattern(1, 0, size));
+    mount.unmount();
+    assert_eq!(world.emulator.counters().bytes_down, moved);
+}
+
+#[test]
 fn damage_to_cached_bytes_is_repaired() {
     let size = 6_000_000;
     let world = World::with(&[Fixture::pattern("/f", size, 1)]);

@@ -41,6 +41,8 @@ pub struct Blob {
     disk: RwLock<()>,
     macs: Mutex<BTreeMap<u32, [u8; 16]>>,
     verified: AtomicBool,
+    /// It was this process that verified it.
+    vouched: AtomicBool,
     pins: AtomicU32,
     last_use: AtomicU64,
     recorded_use: AtomicU64,
@@ -117,6 +119,7 @@ impl Blob {
             disk: RwLock::new(()),
             macs: Mutex::new(macs),
             verified: AtomicBool::new(verified),
+            vouched: AtomicBool::new(false),
             pins: AtomicU32::new(0),
             last_use: AtomicU64::new(now_ms()),
             recorded_use: AtomicU64::new(0),
@@ -408,8 +411,15 @@ impl Blob {
         self.verified.load(Ordering::Acquire)
     }
 
+    /// Whether that was found by this process: bits flip on disks.
+    #[must_use]
+    pub fn is_verified_now(&self) -> bool {
+        self.is_verified() && self.vouched.load(Ordering::Acquire)
+    }
+
     /// The whole content matches its meta-MAC. It stays verified until a unit goes.
     pub fn set_verified(&self) {
+        self.vouched.store(true, Ordering::Release);
         if !self.verified.swap(true, Ordering::AcqRel) {
             self.note_change();
         }

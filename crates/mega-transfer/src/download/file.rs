@@ -115,7 +115,8 @@ impl RemoteFile {
         self.corrupt.load(Ordering::Acquire)
     }
 
-    /// Whether the whole content is cached and was verified.
+    /// Whether the whole content is cached and was verified: at some time, or since this process runs if nothing
+    /// may be returned unverified. That is cheap for small files, and disks do lose bits.
     #[must_use]
     pub fn is_verified(&self) -> bool {
         if self.size == 0 {
@@ -123,10 +124,16 @@ impl RemoteFile {
         }
         // The blob's own mark ends when a unit goes; what arrived since through us ends it as well.
         let fresh = self.whole.has_arrivals() && !self.whole.is_memory_verified();
+        let is_strict = self.is_strict();
         !fresh
-            && self
-                .blob()
-                .is_some_and(|blob| blob.is_verified() && blob.is_complete())
+            && self.blob().is_some_and(|blob| {
+                let is_verified = if is_strict {
+                    blob.is_verified_now()
+                } else {
+                    blob.is_verified()
+                };
+                is_verified && blob.is_complete()
+            })
     }
 
     /// The cached ciphertext, if the cache is on.

@@ -26,6 +26,7 @@ impl Blob {
     pub fn drop_content(&self) -> Result<(), StoreError> {
         lock(&self.macs).clear();
         self.verified.store(false, Ordering::Release);
+        self.vouched.store(false, Ordering::Release);
         if let Some(memory) = &self.shared.memory {
             lock(memory).remove(self.handle, self.units.units());
             return Ok(());
@@ -54,6 +55,7 @@ impl Blob {
             self.units.clear(unit);
         }
         self.verified.store(false, Ordering::Release);
+        self.vouched.store(false, Ordering::Release);
         self.shared.unlink(self.handle)?;
         let bytes = self.bytes_of(&gone);
         self.shared.budget.give_back(bytes);
@@ -107,6 +109,7 @@ impl Blob {
         let fail = |source| StoreError::io(&self.shared.path(self.handle), source);
         let file = self.existing().map_err(fail)?;
         self.verified.store(false, Ordering::Release);
+        self.vouched.store(false, Ordering::Release);
         let mut freed = 0;
         for run in gone.iter() {
             let cleared: u64 = run
