@@ -4,6 +4,7 @@
 //! [`RemoteFile`] per node for as long as anybody holds it.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use mega_api::Api;
@@ -11,6 +12,7 @@ use mega_crypto::FileKey;
 use mega_proto::NodeHandle;
 use mega_store::Store;
 use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::TransferLimits;
 
@@ -66,11 +68,23 @@ pub(crate) struct Shared {
     urls: url_book::UrlBook,
     prefetch: prefetch::Prefetch,
     habit: Arc<habit::Habit>,
+    /// Pieces of files on disk that are checked at a time: more than there are processors take memory only.
+    checks: Arc<Semaphore>,
     // Innermost lock: nothing else is taken while it is held.
     open: Mutex<HashMap<NodeHandle, Weak<RemoteFile>>>,
 }
 
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
 impl Shared {
+    /// A turn to check a piece of a file on disk.
+    async fn check_turn(&self) -> OwnedSemaphorePermit {
+        let turn = Arc::clone(&self.checks).acquire_owned().await;
+        turn.expect("the turns are never closed")
+    }
+
     fn open_file(self: &Arc<Self>, source: RemoteSource) -> Arc<RemoteFile> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let handle = source.handle;
@@ -104,6 +118,7 @@ impl Downloads {
             urls: url_book::UrlBook::default(),
             prefetch: prefetch::Prefetch::default(),
             habit: Arc::default(),
+            checks: Arc::new(Semaphore::new(processors())),
             open: Mutex::default(),
         };
         Self {

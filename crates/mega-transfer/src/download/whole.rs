@@ -176,6 +176,7 @@ async fn on_disk(file: &Arc<RemoteFile>, blob: &Arc<Blob>) -> Result<Vec<ChunkMa
     // Read-ahead of this check ends with it.
     let cancel = CancellationToken::new();
     let _ended = cancel.clone().drop_guard();
+    let _reuse = file.shared().limits.memory.reuse();
     while offset < file.size() {
         let piece = piece_at(offset, file.size(), STEP);
         offset = piece.end;
@@ -204,13 +205,14 @@ async fn piece_macs(
             file.settled().await?;
         }
         let len = piece.end - piece.start;
-        let memory = file.shared().limits.memory.background(len).await;
+        let turn = file.shared().check_turn().await;
+        let mut buffer = file.shared().limits.memory.buffer(len).await;
         let (this, blob, start) = (Arc::clone(file), Arc::clone(blob), piece.start);
         let macs = file.blocking(move || {
-            let _memory = memory;
-            let mut data = vec![0; usize::try_from(len).unwrap_or(0)];
-            let whole = blob.read_at(start, &mut data).map_err(store_error)?;
-            Ok(whole.then(|| this.cipher().decrypt_chunks(start, &mut data)))
+            let _turn = turn;
+            let data = buffer.bytes_mut();
+            let whole = blob.read_at(start, data).map_err(store_error)?;
+            Ok(whole.then(|| this.cipher().decrypt_chunks(start, data)))
         });
         if let Some(macs) = macs.await?? {
             return Ok(macs);
