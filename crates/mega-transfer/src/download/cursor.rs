@@ -5,7 +5,8 @@
 //! much; so the window grows while reading is sequential, is nothing for a header probe, and starts from
 //! nothing after a seek. Where programs only look at the beginning of one file after the other
 //! ([`Habit`]), nothing is read ahead beyond where they stop.
-//! A track that stays behind while others are read is cold: what it has under way is cancelled.
+//! A read elsewhere stops what the tracks have under way, so that it has the line for itself; a track that is
+//! read again goes on with the window it had. One that stays behind while others are read is forgotten.
 //! Pure bookkeeping: it starts nothing itself.
 
 use std::ops::Range;
@@ -127,6 +128,9 @@ impl ReadCursor {
                 if let Some(at) = oldest {
                     tracks.open.swap_remove(at).cancel.cancel();
                 }
+            }
+            for track in &mut tracks.open {
+                std::mem::take(&mut track.cancel).cancel();
             }
             let cancel = CancellationToken::new();
             let run = read.end - read.start;
@@ -263,6 +267,21 @@ mod tests {
             assert!(ahead(&cursor, (1 << 30) + i * 4 * KIB, 4 * KIB) == 0);
         }
         assert!(old.cancel.is_cancelled());
+    }
+
+    #[test]
+    fn a_seek_has_the_line_for_itself() {
+        let cursor = ReadCursor::new();
+        ahead(&cursor, 0, 1 << 20);
+        let old = cursor.note(&(1 << 20..2 << 20), MOST).unwrap();
+        ahead(&cursor, 1 << 30, 4 * KIB);
+        assert!(old.cancel.is_cancelled());
+        // It was only a look: the old place goes on as it was.
+        let again = cursor.note(&(2 << 20..3 << 20), MOST).unwrap();
+        assert!(!again.cancel.is_cancelled() && again.window > old.window);
+        // Streams that are known do not stop each other.
+        ahead(&cursor, (1 << 30) + 4 * KIB, 4 * KIB);
+        assert!(!again.cancel.is_cancelled());
     }
 
     #[test]
