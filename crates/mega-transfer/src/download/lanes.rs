@@ -23,7 +23,7 @@ pub(crate) struct Lane(#[expect(dead_code, reason = "held for its drop")] OwnedS
 impl Lanes {
     /// Lanes for files of up to `streams` connections each.
     pub(crate) fn new(streams: usize) -> Self {
-        let ahead = (streams * 2).clamp(4, 64);
+        let ahead = (streams * 4).clamp(8, 64);
         Self {
             demand: Arc::new(Semaphore::new(DEMAND)),
             ahead: Arc::new(Semaphore::new(ahead)),
