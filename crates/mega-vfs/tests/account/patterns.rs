@@ -94,7 +94,8 @@ async fn streams_through_one_handle_are_each_read_ahead() {
     player.close().await;
     let counters = world.emulator.counters();
     let asked = counters.requests("dl");
-    assert!(asked <= 128, "{asked} requests for 384 reads");
+    // A fast reader waits for some itself; unless each stream were recognised, for all.
+    assert!(asked <= 256, "{asked} requests for 384 reads");
     let moved = counters.bytes_down;
     assert!(moved <= size + size / 8, "{moved}: hardly a byte twice");
     world.finish().await;
