@@ -16,7 +16,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use mega_proto::NodeHandle;
 use mega_store::Subject;
 
 use crate::node::{Facts, Shape};
@@ -58,8 +57,8 @@ pub struct Entry {
 /// A duplicate number that was given and has to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewSuffix {
-    /// The node it belongs to.
-    pub handle: NodeHandle,
+    /// Whose it is.
+    pub subject: Subject,
     /// Its number, from 1.
     pub number: u32,
 }
@@ -116,7 +115,7 @@ impl Directory {
         }
         let mut assigned = Vec::new();
         for (cookie, child) in later {
-            assigned.extend(directory.place_counting_on(cookie, child));
+            assigned.push(directory.place_counting_on(cookie, child));
         }
         (directory, assigned)
     }
@@ -138,7 +137,7 @@ impl Directory {
         );
     }
 
-    fn place_counting_on(&mut self, cookie: u64, mut child: Child) -> Option<NewSuffix> {
+    fn place_counting_on(&mut self, cookie: u64, mut child: Child) -> NewSuffix {
         let plain: Arc<str> = spell(&child.stored, child.subject).into();
         let mut number = self.counters.get(&plain).copied().unwrap_or(1);
         let spelling = loop {
@@ -152,10 +151,7 @@ impl Directory {
         child.suffix = Some(number);
         let subject = child.subject;
         self.place(cookie, child, spelling.into());
-        match subject {
-            Subject::Node(handle) => Some(NewSuffix { handle, number }),
-            Subject::Local(_) => None,
-        }
+        NewSuffix { subject, number }
     }
 
     /// Adds one entry; an entry of the same subject is replaced (keeping its cookie). Returns a
@@ -172,7 +168,7 @@ impl Directory {
         let plain = spell(&child.stored, child.subject);
         let spelling = suffixed(&plain, child.suffix.unwrap_or(0));
         if self.by_name.contains_key(spelling.as_str()) {
-            self.place_counting_on(cookie, child)
+            Some(self.place_counting_on(cookie, child))
         } else {
             self.place(cookie, child, spelling.into());
             None
@@ -266,6 +262,7 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mega_proto::NodeHandle;
     use mega_store::LocalId;
     use proptest::prelude::*;
 

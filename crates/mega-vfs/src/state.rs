@@ -13,10 +13,11 @@ use lru::LruCache;
 use mega_proto::{NodeHandle, NodeKind};
 use mega_store::{ChangeRow, ChangeState, NodeRow, Roots, Store, StoreError, Subject};
 use mega_tree::node::Shape;
-use mega_tree::{Child, Decryptor, Directory, Facts, Node, StoredName};
+use mega_tree::{Child, Decryptor, Directory, Facts, NewSuffix, Node, StoredName};
 use rustix::io::Errno;
+use serde_json::Value;
 
-use crate::changes::{Changes, row_mtime, row_suffix};
+use crate::changes::{Changes, SUFFIX, row_mtime, row_suffix, set_attribute};
 use crate::errno::store_errno;
 use crate::file::FileNode;
 use crate::handles::Handles;
@@ -257,17 +258,39 @@ impl State {
         placed.sort_by_key(|(since, child)| (*since, child.subject));
         children.extend(placed.into_iter().map(|(_, child)| child));
         let (directory, assigned) = Directory::build(children);
-        if !assigned.is_empty() {
-            self.store
-                .write(|tx| {
-                    for suffix in &assigned {
-                        tx.set_suffix(suffix.handle, Some(suffix.number))?;
-                    }
-                    Ok(())
-                })
-                .map_err(|error| store_errno(&error))?;
-        }
+        self.keep_numbers(&assigned)
+            .map_err(|error| store_errno(&error))?;
         Ok(directory)
+    }
+
+    /// Stores numbers that were given: with the change that puts an entry there, else with its node.
+    fn keep_numbers(&mut self, assigned: &[NewSuffix]) -> Result<(), StoreError> {
+        if assigned.is_empty() {
+            return Ok(());
+        }
+        let mut rows = Vec::new();
+        let mut nodes = Vec::new();
+        for NewSuffix { subject, number } in assigned {
+            match (self.changes.get(*subject), subject) {
+                (Some(row), _) if row.place.is_some() => {
+                    let mut row = row.clone();
+                    set_attribute(&mut row, SUFFIX, Value::from(*number));
+                    rows.push(row);
+                }
+                (_, Subject::Node(handle)) => nodes.push((*handle, *number)),
+                (_, Subject::Local(_)) => {}
+            }
+        }
+        self.store.write(|tx| {
+            rows.iter().try_for_each(|row| tx.put_change(row))?;
+            nodes
+                .iter()
+                .try_for_each(|(node, number)| tx.set_suffix(*node, Some(*number)))
+        })?;
+        for row in rows {
+            self.changes.insert(row);
+        }
+        Ok(())
     }
 
     /// How a placed row appears in its directory.
@@ -571,10 +594,7 @@ impl State {
         let spelling = directory
             .of(subject)
             .map(|entry| entry.spelling.to_string());
-        if let Some(suffix) = assigned {
-            self.store
-                .write(|tx| tx.set_suffix(suffix.handle, Some(suffix.number)))?;
-        }
+        self.keep_numbers(assigned.as_slice())?;
         Ok(spelling)
     }
 

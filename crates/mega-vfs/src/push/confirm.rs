@@ -423,7 +423,9 @@ impl Shared {
                 Some(now.clone())
             }
         });
-        let suffix = Some(row_suffix(sent)).filter(|number| *number > 0);
+        // A number may have been given since it was sent.
+        let numbered = now.as_ref().filter(|now| now.place == sent.place);
+        let suffix = Some(row_suffix(numbered.unwrap_or(sent))).filter(|number| *number > 0);
         let places = is_complete && sent.place.is_some();
         self.store
             .write(|tx| {

@@ -4,7 +4,7 @@ use mega_store::{ChangeRow, ChangeState, NodeRow, Subject};
 use serde_json::Value;
 
 use super::journal::PutNote;
-use crate::changes::{BASE, MTIME, clear_attribute, is_settled};
+use crate::changes::{BASE, MTIME, SUFFIX, clear_attribute, is_settled};
 use crate::types::now_ms;
 
 /// What `now` still asks for after everything `sent` asked for was done.
@@ -13,6 +13,8 @@ pub(super) fn less_sent(now: &ChangeRow, sent: &ChangeRow) -> Option<ChangeRow> 
     if rest.place == sent.place {
         rest.place = None;
         rest.replaces = None;
+        // It is the node's now.
+        clear_attribute(&mut rest, SUFFIX);
     }
     strike(&mut rest, sent.attributes.as_ref());
     finish(rest)
@@ -33,6 +35,7 @@ pub(super) fn remaining(now: &ChangeRow, note: &PutNote, node: &NodeRow) -> Opti
     };
     if is_there || rest.place.is_none() {
         rest.place = None;
+        clear_attribute(&mut rest, SUFFIX);
         // Until it is there, what it takes the name of must not go.
         rest.replaces = None;
     }

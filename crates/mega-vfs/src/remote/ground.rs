@@ -11,6 +11,7 @@ use mega_tree::truth::Delta;
 use serde_json::{Map, Value};
 
 use crate::aside::is_set_aside;
+use crate::changes::{SUFFIX, clear_attribute};
 use crate::errno::store_errno;
 use crate::push::Put;
 use crate::state::State;
@@ -335,6 +336,9 @@ impl State {
             state: ChangeState::Pending { due_ms: now_ms() },
             ..row
         };
+        if fate == Fate::Overwritten {
+            clear_attribute(&mut moved, SUFFIX);
+        }
         if let Some(before) = before {
             self.inherit(&mut moved, before);
         }

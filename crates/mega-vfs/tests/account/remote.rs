@@ -86,6 +86,40 @@ async fn a_file_they_replace_keeps_its_number() {
     world.finish().await;
 }
 
+/// What is made here has its number stored too, as soon as it is shown with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_made_again_keeps_its_number() {
+    let world = World::with(slow(), |emulator| {
+        emulator.populate(EMAIL, &[Fixture::folder("/f")]).unwrap();
+    })
+    .await;
+    let numbered = async |world: &World| world.names("").await == ["g", "g (1)"];
+    world.mkdir("f/b").await;
+    world.write("g", b"mine").await;
+    let (path, name) = ("/f".to_owned(), "g".to_owned());
+    let renamed = Fixture::Rename { path, name };
+    world.emulator.populate(EMAIL, &[renamed]).unwrap();
+    world.until("renamed", numbered).await;
+    let gone = Fixture::Trash {
+        path: "/g".to_owned(),
+    };
+    world.emulator.populate(EMAIL, &[gone]).unwrap();
+    world
+        .until("made again", async |world| {
+            world.emulator.counters().commands("p") > 0 && world.paths().contains(&"/g".to_owned())
+        })
+        .await;
+    assert!(numbered(&world).await);
+    let world = world.restart(eager()).await;
+    world.settled().await;
+    assert!(numbered(&world).await);
+    assert_eq!(world.names("g (1)").await, ["b"]);
+    let world = world.restart(eager()).await;
+    assert!(numbered(&world).await);
+    assert_eq!(world.names("g (1)").await, ["b"]);
+    world.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn content_of_a_file_deleted_elsewhere_is_kept() {
     let world = World::with(slow(), |emulator| {
