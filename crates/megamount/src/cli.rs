@@ -6,6 +6,7 @@
 //! (`config.rs`).
 
 mod commands;
+mod config;
 mod options;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub(crate) use commands::{
     DiscardCommand, ExportCommand, FlushCommand, RetryCommand, StatusCommand, UnmountCommand,
     VerifyCommand,
 };
+pub(crate) use config::{ConfigAction, ConfigCommand, ImportCommand};
 pub(crate) use options::{
     CacheMode, FsyncMode, LogFormat, LogLevel, MountOptions, Settings, VerifyMode, VersionsMode,
 };
@@ -37,6 +39,7 @@ pub(crate) use options::{
         megamount demo: /mnt/mega            try it without an account\n  \
         megamount work: /mnt/mega            mount the remote 'work'\n  \
         megamount work:photos /mnt/photos    mount one folder of it\n  \
+        megamount config                     set up an account\n  \
         megamount status                     what is not on Mega yet?\n  \
         megamount umount /mnt/mega           upload the rest, then unmount\n\n\
         Every option is also an environment variable (--write-back: MEGAMOUNT_WRITE_BACK) and a \
@@ -64,6 +67,8 @@ pub(crate) enum Command {
     /// Mount a remote (the same as without the word; what fingers used to rclone type)
     #[command(hide = true)]
     Mount(Box<MountCommand>),
+    /// Set up remotes: asks for what is needed, or shows, deletes, imports
+    Config(ConfigCommand),
     /// Show what is queued, uploading, refused; is it safe to switch off?
     Status(StatusCommand),
     /// Upload now what is queued, and wait for it

@@ -29,7 +29,7 @@ pub(crate) fn code(result: Result<u8, Failure>) -> u8 {
 }
 
 /// Prints to standard output. A reader that has gone away is no failure of ours.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

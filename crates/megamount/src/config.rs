@@ -1,9 +1,10 @@
 //! From the REMOTE argument to an account and its options.
 //!
 //! Looks a remote up in our `config.toml`, then among the remotes of type `mega` in rclone's
-//! configuration, then among the built-in ones (`demo`). Reads files, writes none: rclone's
+//! configuration, then among the built-in ones (`demo`). Only `edit` writes, and only our own file: rclone's
 //! configuration is never written. Files with secrets that others can read are refused.
 
+pub(crate) mod edit;
 mod file;
 mod rclone;
 
@@ -119,7 +120,7 @@ impl FromStr for RemoteSpec {
 }
 
 /// Names match `[A-Za-z0-9_][A-Za-z0-9_. -]*` (architecture.md, "State directory").
-fn is_remote_name(name: &str) -> bool {
+pub(crate) fn is_remote_name(name: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut chars = name.chars();
     chars.next().is_some_and(word) && chars.all(|c| word(c) || matches!(c, '.' | ' ' | '-'))
@@ -189,6 +190,64 @@ pub(crate) fn find(name: &str, config: Option<&Path>) -> Result<Remote, Failure>
         config: config_path,
         rclone: rclone_path,
     })
+}
+
+/// The options of the remote `name` in `path`, which may be nobody's.
+pub(crate) fn options_of(name: &str, path: &Path) -> Result<MountOptions, Failure> {
+    let mut ours = file::load(path, false)?;
+    let own = ours.remotes.remove(name).unwrap_or_default();
+    Ok(own.options.or(ours.defaults))
+}
+
+/// What can be imported from the first of `candidates` that exists into `config`: the remotes
+/// `names`, or all of type mega.
+pub(crate) fn importable(
+    candidates: &[PathBuf],
+    names: &[&str],
+    config: &Path,
+) -> Result<Vec<(String, edit::NewRemote)>, Failure> {
+    let theirs = match rclone::load(candidates) {
+        Ok(Some(theirs)) => theirs,
+        Ok(None) => {
+            return Err(Failure::NoRclone {
+                searched: candidates.to_vec(),
+            });
+        }
+        Err(rclone::Unusable::Encrypted(path)) => {
+            let (name, config) = (names.first().unwrap_or(&"NAME"), config.to_path_buf());
+            let name = (*name).to_owned();
+            return Err(Failure::RcloneEncrypted { path, name, config });
+        }
+        Err(rclone::Unusable::Failed(failure)) => return Err(failure),
+    };
+    let all: Vec<_> = theirs.names().collect();
+    let wanted: Vec<_> = if names.is_empty() {
+        all.clone()
+    } else {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    };
+    let mut found = vec![];
+    for name in wanted {
+        let Some(remote) = theirs.remote(&name)? else {
+            return Err(Failure::UnknownRemote {
+                name,
+                known: all,
+                config: theirs.path,
+                rclone: None,
+            });
+        };
+        let password = match remote.account.password {
+            PasswordSource::Obscured(obscured) => edit::NewPassword::Obscured(obscured),
+            _ => edit::NewPassword::Ask,
+        };
+        let new = edit::NewRemote {
+            user: remote.account.user,
+            password,
+            hard_delete: remote.options.hard_delete.map(|switch| switch.0),
+        };
+        found.push((name, new));
+    }
+    Ok(found)
 }
 
 /// Proves that an obscured password can be revealed, so that the error names its file.

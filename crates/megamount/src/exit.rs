@@ -31,6 +31,7 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         | Failure::PublicLink
         | Failure::ConfigUnreadable { .. }
         | Failure::ConfigInvalid { .. }
+        | Failure::NoRclone { .. }
         | Failure::ConfigExposed { .. }
         | Failure::RcloneEncrypted { .. }
         | Failure::BadPassword { .. }
@@ -59,6 +60,7 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         | Failure::Refused { .. } => LOGIN,
         Failure::Network { .. } => NETWORK,
         Failure::NoFuseDevice
+        | Failure::ConfigUnwritable { .. }
         | Failure::FuseDevice { .. }
         | Failure::NoFusermount
         | Failure::AllowOtherForbidden { .. }
@@ -72,6 +74,7 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         | Failure::Mount { .. } => LOCAL,
         Failure::Relayed { code, .. } => *code,
         Failure::Interrupted
+        | Failure::SetupCancelled
         | Failure::ChildDied { .. }
         | Failure::NoControl { .. }
         | Failure::DaemonSilent

@@ -50,6 +50,29 @@ pub(crate) enum Failure {
         /// What the system said.
         reason: String,
     },
+    /// Our configuration file cannot be written.
+    #[error(
+        "cannot write the configuration {path}: {reason}. Nothing was changed. Check the owner and \
+         mode of its directory and whether the disk is full, or name another file with --config."
+    )]
+    ConfigUnwritable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The guided set-up was left in the middle.
+    #[error("cancelled. Remotes that were confirmed before are kept; nothing else was changed.")]
+    SetupCancelled,
+    /// There is no rclone configuration to import from.
+    #[error(
+        "rclone has no configuration here: looked for {}. Name it with --from.",
+        listed(searched)
+    )]
+    NoRclone {
+        /// Where it was looked for.
+        searched: Vec<PathBuf>,
+    },
     /// A configuration file says something impossible.
     #[error("the configuration {path} is not valid: {reason}")]
     ConfigInvalid {
@@ -483,6 +506,19 @@ pub(crate) enum Failure {
     Other(String),
 }
 
+/// The paths of a sentence.
+fn listed(paths: &[PathBuf]) -> String {
+    let paths: Vec<_> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    if paths.is_empty() {
+        "no file, because RCLONE_CONFIG is empty".to_owned()
+    } else {
+        paths.join(", ")
+    }
+}
+
 /// The second sentence of [`Failure::UnknownRemote`].
 fn known_remotes(
     known: &[String],
@@ -495,9 +531,8 @@ fn known_remotes(
     };
     if known.is_empty() {
         format!(
-            "No remotes were found in {places}. Make one by putting '[remote.NAME]' with 'user' \
-             and 'pass-command' into {}, or try 'demo:' without any account.",
-            config.display()
+            "No remotes were found in {places}. Make one with 'megamount config', or try 'demo:' \
+             without any account."
         )
     } else {
         let names: Vec<_> = known.iter().map(|name| format!("'{name}:'")).collect();
@@ -533,7 +568,7 @@ mod tests {
             config: "/c/config.toml".into(),
             rclone: None,
         };
-        assert!(failure.to_string().contains("[remote.NAME]"));
+        assert!(failure.to_string().contains("'megamount config'"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! This crate is the program around the file system: the command line (`cli`), the configuration
 //! (`config`), starting and stopping (`mount`, `launch`, `notify`, `logging`), the commands that talk
-//! to a mount that is up (`commands`, `control`, `display`), and the adaptor that puts mega-vfs behind the kernel's FUSE interface (`adaptor`). It is the only crate that names
+//! to a mount that is up (`commands`, `control`, `display`), setting up remotes (`setup`), and the adaptor that puts mega-vfs behind the kernel's FUSE interface (`adaptor`). It is the only crate that names
 //! fuser, clap or daemonize, and it decides nothing about what a file operation means.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
@@ -25,6 +25,7 @@ mod notify;
 mod password;
 mod paths;
 mod quantity;
+mod setup;
 mod terminal;
 
 use std::process::ExitCode;
@@ -61,6 +62,7 @@ fn run(command: &Command) -> u8 {
         Command::Retry(command) => commands::code(commands::retry(command)),
         Command::Discard(command) => commands::code(commands::discard(command)),
         Command::Export(command) => commands::code(commands::export(command)),
+        Command::Config(command) => commands::code(setup::run(command)),
         Command::Verify(command) => commands::code(commands::verify(command)),
     }
 }

@@ -29,6 +29,15 @@ pub(crate) enum NoAnswer {
 
 /// Asks `prompt`.
 pub(crate) fn ask(prompt: &str, echo: Echo) -> Result<Secret, NoAnswer> {
+    let answer = line(prompt, echo)?;
+    if answer.expose().is_empty() {
+        return Err(NoAnswer::Cancelled);
+    }
+    Ok(answer)
+}
+
+/// Asks `prompt`; Enter alone is an empty answer.
+pub(crate) fn line(prompt: &str, echo: Echo) -> Result<Secret, NoAnswer> {
     let tty = OpenOptions::new().read(true).write(true).open("/dev/tty");
     let mut tty = tty.map_err(|_| NoAnswer::NoTerminal)?;
     let answer = read_answer(&mut tty, prompt, echo).map_err(|_| NoAnswer::NoTerminal)?;
@@ -44,12 +53,11 @@ struct Restore<'a> {
 impl Drop for Restore<'_> {
     fn drop(&mut self) {
         // Nothing can be done about a terminal that is gone.
-        let _ = rustix::termios::tcsetattr(self.tty, OptionalActions::Flush, &self.modes);
+        let _ = rustix::termios::tcsetattr(self.tty, OptionalActions::Now, &self.modes);
     }
 }
 
 fn read_answer(tty: &mut File, prompt: &str, echo: Echo) -> io::Result<Option<Secret>> {
-    tty.write_all(prompt.as_bytes())?;
     let modes = rustix::termios::tcgetattr(&*tty)?;
     let mut raw = modes.clone();
     // Byte by byte and without signals: Ctrl-C becomes a byte, so the modes are always restored.
@@ -58,7 +66,9 @@ fn read_answer(tty: &mut File, prompt: &str, echo: Echo) -> io::Result<Option<Se
     raw.special_codes[SpecialCodeIndex::VTIME] = 0;
     let clone = tty.try_clone()?;
     let restore = Restore { tty: &clone, modes };
-    rustix::termios::tcsetattr(&clone, OptionalActions::Flush, &raw)?;
+    // Nothing is thrown away: people paste their answers, and type the next one ahead.
+    rustix::termios::tcsetattr(&clone, OptionalActions::Now, &raw)?;
+    tty.write_all(prompt.as_bytes())?;
     let answer = edit_line(tty, echo);
     drop(restore);
     tty.write_all(b"\n")?;
@@ -96,10 +106,7 @@ fn edit_line(tty: &mut (impl Read + Write), echo: Echo) -> io::Result<Option<Sec
             _ => {}
         }
     }
-    Ok(String::from_utf8(line)
-        .ok()
-        .filter(|text| !text.is_empty())
-        .map(Secret::new))
+    Ok(String::from_utf8(line).ok().map(Secret::new))
 }
 
 #[cfg(test)]
@@ -148,6 +155,6 @@ mod tests {
         assert_eq!(typed("abc\x03", Echo::Off).0, None);
         assert_eq!(typed("\x04", Echo::Off).0, None);
         assert_eq!(typed("abc", Echo::Off).0, None, "the terminal went away");
-        assert_eq!(typed("\n", Echo::Off).0, None, "nothing was typed");
+        assert_eq!(typed("\n", Echo::Off).0.unwrap(), "", "nothing was typed");
     }
 }

@@ -97,7 +97,7 @@ pub(super) fn load(path: &Path, by_name: bool) -> Result<ConfigFile, Failure> {
 }
 
 /// Parses the text of `path`.
-fn parse(text: &str, path: &Path) -> Result<ConfigFile, Failure> {
+pub(super) fn parse(text: &str, path: &Path) -> Result<ConfigFile, Failure> {
     let mut table: Table = toml::from_str(text).map_err(|e| invalid(path, one_line(&e, text)))?;
     let defaults = match table.remove("defaults") {
         Some(value) => options(as_table(value, "[defaults]", path)?, "[defaults]", path)?,

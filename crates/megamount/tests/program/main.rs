@@ -6,5 +6,7 @@ mod arguments;
 mod home;
 mod login;
 mod mounting;
+mod setup;
+mod terminal;
 mod units;
 mod user;
