@@ -8,10 +8,12 @@
 mod commands;
 mod config;
 mod options;
+mod rclone;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::env_vars as env;
 use crate::quantity::Switch;
@@ -24,6 +26,7 @@ pub(crate) use config::{ConfigAction, ConfigCommand, ImportCommand};
 pub(crate) use options::{
     CacheMode, FsyncMode, LogFormat, LogLevel, MountOptions, Settings, VerifyMode, VersionsMode,
 };
+pub(crate) use rclone::Carried;
 
 /// Everything that can be typed.
 #[derive(Debug, Parser)]
@@ -44,7 +47,8 @@ pub(crate) use options::{
         megamount umount /mnt/mega           upload the rest, then unmount\n\n\
         Every option is also an environment variable (--write-back: MEGAMOUNT_WRITE_BACK) and a \
         key of the configuration (write-back).\nA flag wins over the environment, and that over \
-        config.toml, and that over rclone.conf.\n\n\
+        config.toml, and that over rclone.conf.\nOptions of 'rclone mount' are taken as they are; one \
+        without a meaning here is named.\n\n\
         Exit codes: 0 done, 1 usage or bad option, 2 other error, 3 not found, 4 login refused,\n\
         5 network, 6 local disk or state, 10 unmounted with work left in the queue.",
     args_conflicts_with_subcommands = true,
@@ -116,6 +120,9 @@ pub(crate) struct MountCommand {
     /// What the configuration can say as well.
     #[command(flatten)]
     pub(crate) options: MountOptions,
+    /// What rclone's options say of the account.
+    #[arg(skip)]
+    pub(crate) carried: Carried,
 }
 
 /// Options that have no place in a configuration file.
@@ -149,13 +156,50 @@ impl Cli {
             mountpoint: self.mount.mountpoint?,
             program: self.mount.program,
             options: self.mount.options,
+            carried: Carried::default(),
         })))
+    }
+
+    /// Reads a command line, in our own words or those of `rclone mount`; the second of the pair is
+    /// a warning about words that mean nothing here.
+    pub(crate) fn read(
+        args: impl IntoIterator<Item = OsString>,
+    ) -> Result<(Option<Command>, Option<String>), clap::Error> {
+        let definition = Self::command();
+        let commands: Vec<_> = definition
+            .get_subcommands()
+            .flat_map(|command| {
+                std::iter::once(command.get_name()).chain(command.get_all_aliases())
+            })
+            .filter(|name| *name != "mount")
+            .map(str::to_owned)
+            .collect();
+        let translated = rclone::translate(args, &commands);
+        let mut command = Self::try_parse_from(translated.args)?.into_command();
+        let mut warnings = vec![];
+        if !translated.ignored.is_empty() {
+            warnings.push(format!(
+                "these options of rclone have no meaning here and are ignored: {}.",
+                translated.ignored.join(", ")
+            ));
+        }
+        if translated.carried.pass.is_some() {
+            warnings.push(
+                "other users of this machine can see the password in --mega-pass. RCLONE_MEGA_PASS \
+                 and the configuration hide it."
+                    .to_owned(),
+            );
+        }
+        if let Some(Command::Mount(mount)) = &mut command {
+            mount.carried = translated.carried;
+        }
+        Ok((command, (!warnings.is_empty()).then(|| warnings.join(" "))))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory, error::ErrorKind};
+    use clap::error::ErrorKind;
 
     use super::*;
 

@@ -11,7 +11,8 @@ mod rclone;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::cli::MountOptions;
+use crate::cli::{Carried, MountOptions};
+use crate::env_vars as env;
 use crate::failure::Failure;
 use crate::paths;
 
@@ -138,12 +139,39 @@ fn is_public_link(text: &str) -> bool {
     })
 }
 
-/// Finds `name`; `config` is the value of `--config`.
-pub(crate) fn find(name: &str, config: Option<&Path>) -> Result<Remote, Failure> {
+/// Finds `name`; `config` is the value of `--config`, `carried` what rclone's options say.
+pub(crate) fn find(
+    name: &str,
+    config: Option<&Path>,
+    carried: &Carried,
+) -> Result<Remote, Failure> {
+    let mut remote = find_configured(name, config, carried)?;
+    if let (RemoteKind::Account(account), Some(code)) = (&mut remote.kind, &carried.code) {
+        let code = crate::password::digits(code);
+        // It goes to a shell, as the output of a command does that prints it.
+        if code.is_empty() || !code.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(Failure::Usage(
+                "the value of --mega-2fa is no code: it must be digits.".to_owned(),
+            ));
+        }
+        account.totp_command = Some(format!("echo {code}"));
+    }
+    Ok(remote)
+}
+
+fn find_configured(
+    name: &str,
+    config: Option<&Path>,
+    carried: &Carried,
+) -> Result<Remote, Failure> {
     let config_path = paths::config_file(config)?;
-    let ours = file::load(&config_path, config.is_some())?;
+    let mut ours = file::load(&config_path, config.is_some())?;
     let defaults = ours.defaults;
-    if let Some(remote) = ours.remotes.get(name) {
+    if let Some(pass) = &carried.pass {
+        check_obscured(name, Path::new("--mega-pass"), pass.clone())?;
+    }
+    if let Some(remote) = ours.remotes.get_mut(name) {
+        remote.overlay(carried.user.clone(), carried.pass.clone());
         let account = remote.account(name, &config_path)?;
         return Ok(Remote {
             name: name.to_owned(),
@@ -151,16 +179,27 @@ pub(crate) fn find(name: &str, config: Option<&Path>) -> Result<Remote, Failure>
             options: remote.options.clone().or(defaults),
         });
     }
-    let theirs = rclone::load(&paths::rclone_candidates());
+    let theirs = match &carried.rclone_config {
+        Some(path) => rclone::load(std::slice::from_ref(path)),
+        None => rclone::load(&paths::rclone_candidates()),
+    };
     let mut known: Vec<_> = ours.remotes.into_keys().collect();
     let mut rclone_path = None;
     match theirs {
-        Ok(Some(theirs)) => {
+        Ok(Some(mut theirs)) => {
+            let pass = env::text(env::RCLONE_MEGA_PASS).filter(|_| carried.pass.is_none());
+            if let Some(pass) = &pass {
+                check_obscured(name, Path::new(env::RCLONE_MEGA_PASS), pass.clone())?;
+            }
+            let user = carried.user.clone();
+            let user = user.or_else(|| env::text(env::RCLONE_MEGA_USER));
+            theirs.overlay(name, "user", user);
+            theirs.overlay(name, "pass", carried.pass.clone().or(pass));
             if let Some(section) = theirs.remote(name)? {
                 return Ok(Remote {
                     name: name.to_owned(),
                     kind: RemoteKind::Account(section.account),
-                    options: defaults.or(section.options),
+                    options: rclone_environment()?.or(defaults).or(section.options),
                 });
             }
             known.extend(theirs.names());
@@ -189,6 +228,21 @@ pub(crate) fn find(name: &str, config: Option<&Path>) -> Result<Remote, Failure>
         known,
         config: config_path,
         rclone: rclone_path,
+    })
+}
+
+/// Mount options from rclone's environment.
+fn rclone_environment() -> Result<MountOptions, Failure> {
+    let text = env::text(env::RCLONE_MEGA_HARD_DELETE);
+    let hard_delete = text.map(|text| text.parse()).transpose().map_err(|e| {
+        Failure::Usage(format!(
+            "the value of {} is wrong: {e}.",
+            env::RCLONE_MEGA_HARD_DELETE
+        ))
+    })?;
+    Ok(MountOptions {
+        hard_delete,
+        ..MountOptions::default()
     })
 }
 

@@ -63,6 +63,12 @@ option_variables!(
 pub(crate) const RCLONE_CONFIG: &str = "RCLONE_CONFIG";
 /// The directory of rclone's configuration file.
 pub(crate) const RCLONE_CONFIG_DIR: &str = "RCLONE_CONFIG_DIR";
+/// rclone's environment form of `--mega-user`.
+pub(crate) const RCLONE_MEGA_USER: &str = "RCLONE_MEGA_USER";
+/// rclone's environment form of `--mega-pass`, obscured.
+pub(crate) const RCLONE_MEGA_PASS: &str = "RCLONE_MEGA_PASS";
+/// rclone's environment form of `--mega-hard-delete`.
+pub(crate) const RCLONE_MEGA_HARD_DELETE: &str = "RCLONE_MEGA_HARD_DELETE";
 /// Base of per-user configuration (XDG base directory specification).
 pub(crate) const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
 /// Base of per-user state (XDG base directory specification).

@@ -30,13 +30,11 @@ mod terminal;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let (command, warning) = match Cli::read(std::env::args_os()) {
+        Ok(read) => read,
         Err(error) => {
             // Nothing is left to do when the terminal does not take the message.
             let _ = error.print();
@@ -47,7 +45,10 @@ fn main() -> ExitCode {
             });
         }
     };
-    match cli.into_command() {
+    if let Some(warning) = warning {
+        launch::complain(&warning);
+    }
+    match command {
         Some(command) => exit::status(run(&command)),
         None => exit::status(exit::USAGE),
     }

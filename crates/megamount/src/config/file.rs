@@ -37,6 +37,16 @@ pub(super) struct RemoteEntry {
 }
 
 impl RemoteEntry {
+    /// What the command line says of the account instead.
+    pub(super) fn overlay(&mut self, user: Option<String>, pass: Option<String>) {
+        self.user = user.or_else(|| self.user.take());
+        if pass.is_some() {
+            self.pass = pass;
+            self.pass_command = None;
+            self.pass_file = None;
+        }
+    }
+
     /// The account of this entry, which stands in `path`.
     pub(super) fn account(&self, name: &str, path: &Path) -> Result<Account, Failure> {
         let user = self

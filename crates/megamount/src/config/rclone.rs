@@ -98,6 +98,18 @@ impl RcloneFile {
             .map(|(name, _)| name.clone())
     }
 
+    /// What the command line or the environment says of the remote `name` instead.
+    pub(super) fn overlay(&mut self, name: &str, key: &str, value: Option<String>) {
+        let (Some(section), Some(value)) = (self.sections.get_mut(name), value) else {
+            return;
+        };
+        if key == "user" && section.get(key) != Some(&value) {
+            // Its session is that of the other account.
+            section.remove("session_id");
+        }
+        section.insert(key.to_owned(), value);
+    }
+
     /// The remote `name`, none if there is none of type `mega`.
     pub(super) fn remote(&self, name: &str) -> Result<Option<RcloneRemote>, Failure> {
         let Some(section) = self.sections.get(name) else {

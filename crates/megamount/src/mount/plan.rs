@@ -31,7 +31,11 @@ impl Plan {
     /// Checks the whole order. Changes nothing but a dead mount of our own at the mountpoint.
     pub(super) fn make(command: &MountCommand) -> Result<Self, Failure> {
         let spec: RemoteSpec = command.remote.parse()?;
-        let remote = config::find(&spec.name, command.program.config.as_deref())?;
+        let remote = config::find(
+            &spec.name,
+            command.program.config.as_deref(),
+            &command.carried,
+        )?;
         let mut settings = command.options.clone().or(remote.options.clone()).resolve();
         // The daemon works in `/`.
         settings.ca_cert = settings

@@ -6,6 +6,7 @@ mod arguments;
 mod home;
 mod login;
 mod mounting;
+mod rclone;
 mod setup;
 mod terminal;
 mod units;
