@@ -17,6 +17,7 @@ import sys
 import time
 
 import bench_read
+import bench_tree
 import lab as labs
 
 MIB = 1 << 20
@@ -221,6 +222,8 @@ class Bench:
         }
         self.emulator.control("knobs", knobs)
         self.emulator.control("account", {"quota": 1 << 42}, email=labs.EMAIL)
+        if options.subcommand == "tree":
+            return
         content = {"pattern": {"size": self.size, "seed": 1}}
         self.emulator.control(
             "populate",
@@ -281,15 +284,15 @@ def table(results):
     print("\nA ratio above 1 is in megamount's favour.")
 
 
-def read_table(results):
-    """One block per profile; the plain downloader is the limit of what is cold, memory of what is warm."""
+def block_table(results, units):
+    """One block per profile or account; what is a limit stands alone, as does what rclone cannot do."""
     for profile, measures in results.items():
         print(f"\n{profile:<28} {'unit':<8} {'megamount':>10} {'rclone':>10} {'ratio':>8}")
         for measure, values in measures.items():
-            unit, more_is_better = bench_read.UNITS[measure]
+            unit, more_is_better = units[measure]
             medians = {name: statistics.median(found) for name, found in values.items()}
-            if "limit" in medians:
-                print(f"{measure:<28} {unit:<8} {medians['limit']:>10.3g}")
+            if len(medians) == 1:
+                print(f"{measure:<28} {unit:<8} {next(iter(medians.values())):>10.3g}")
                 continue
             own, other = medians["megamount"], medians["rclone"]
             ratio = own / other if more_is_better else other / max(own, 1e-9)
@@ -299,7 +302,7 @@ def read_table(results):
 
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench")
-    parser.add_argument("subcommand", choices=[*SUBCOMMANDS, "read"])
+    parser.add_argument("subcommand", choices=[*SUBCOMMANDS, "read", "tree"])
     parser.add_argument("--directory", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--binaries", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, default=1024, help="MiB of the large file")
@@ -313,6 +316,9 @@ def main():
     parser.add_argument("--only", choices=PARTS, action="append", help="these measurements alone")
     parser.add_argument("--read", choices=bench_read.PARTS, action="append", help="read: these alone")
     parser.add_argument("--profile", choices=bench_read.PROFILES, action="append", help="read: these alone")
+    parser.add_argument("--nodes", type=int, action="append", help="tree: accounts of this many nodes alone")
+    parser.add_argument("--memory", help="tree: megamount's --memory")
+    parser.add_argument("--no-rclone", action="store_true", help="tree: megamount alone")
     options = parser.parse_args()
     labs.stop_on_signals()
     parts = [PARTS[name] for name in options.only or []] or SUBCOMMANDS.get(options.subcommand)
@@ -323,6 +329,8 @@ def main():
         if options.subcommand == "read":
             contenders = [Megamount(lab), Rclone(lab)]
             results = bench_read.run(bench, contenders, options, finish)
+        elif options.subcommand == "tree":
+            results = bench_tree.run(bench, options)
         else:
             results = run(bench, parts, options.rounds)
     except labs.Failure as failure:
@@ -330,7 +338,11 @@ def main():
         return 1
     finally:
         lab.close()
-    (read_table if options.subcommand == "read" else table)(results)
+    blocks = {"read": bench_read.UNITS, "tree": bench_tree.UNITS}
+    if options.subcommand in blocks:
+        block_table(results, blocks[options.subcommand])
+    else:
+        table(results)
     print(conditions)
     asked = {name: value for name, value in vars(options).items() if name not in ("directory", "binaries")}
     print(json.dumps({**asked, "processors": os.cpu_count(), "results": results}))

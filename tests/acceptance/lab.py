@@ -182,8 +182,14 @@ class Lab:
         self.emulator = None
         self.mounts = []
 
-    def start_emulator(self, in_memory=False, with_rclone=True):
-        self.emulator = Emulator(self.emulator_binary, self.directory / "emulator", in_memory)
+    def replace_emulator(self, name):
+        """Another one, in memory and empty, in the place of the first; mounts of that one have ended."""
+        self.emulator.process.kill()
+        self.emulator.process.wait()
+        return self.start_emulator(in_memory=True, name=name)
+
+    def start_emulator(self, in_memory=False, with_rclone=True, name="emulator"):
+        self.emulator = Emulator(self.emulator_binary, self.directory / name, in_memory)
         secret = self.directory / "password"
         secret.write_text(PASSWORD + "\n")
         secret.chmod(0o600)
@@ -245,7 +251,7 @@ class Lab:
             raise Failure(f"one daemon expected, found {pids}")
         return self._mounted(Mount(mountpoint, pids[0], log=log))
 
-    def _spawn(self, command, mountpoint, output):
+    def _spawn(self, command, mountpoint, output, deadline):
         """Starts a mount in the foreground; answers it and the seconds until it served a listing."""
         started = time.perf_counter()
         process = subprocess.Popen(
@@ -259,16 +265,16 @@ class Lab:
                 raise Failure(f"{command[0]} ended with {process.returncode}, see {output.name}")
             return os.stat(mountpoint).st_dev != before and os.listdir(mountpoint) is not None
 
-        wait_until("the mount", answers, 120, pause=0.001)
+        wait_until("the mount", answers, deadline, pause=0.001)
         return mount, time.perf_counter() - started
 
-    def spawn_megamount(self, name, *options):
+    def spawn_megamount(self, name, *options, deadline=120):
         mountpoint = self.directory / f"mnt-{name}"
         command, _, _ = self._command(name, mountpoint, ["--foreground", *options])
         with open(self.directory / f"megamount-{name}.out", "ab") as output:
-            return self._spawn(command, mountpoint, output)
+            return self._spawn(command, mountpoint, output, deadline)
 
-    def spawn_rclone(self, name, *options):
+    def spawn_rclone(self, name, *options, deadline=120):
         mountpoint = self.directory / f"mnt-{name}"
         mountpoint.mkdir(exist_ok=True)
         command = [
@@ -276,7 +282,7 @@ class Lab:
             "--cache-dir", str(self.directory / f"rclone-{name}"), *options,
         ]  # fmt: skip
         with open(self.directory / f"rclone-{name}.log", "ab") as output:
-            return self._spawn(command, mountpoint, output)
+            return self._spawn(command, mountpoint, output, deadline)
 
     def _mounted(self, mount):
         self.mounts.append(mount)
