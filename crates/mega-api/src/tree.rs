@@ -5,7 +5,7 @@
 //! slot of the channel and one node. An error code can only stand at the start.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 
 use bytes::{Buf as _, Bytes};
 use mega_proto::{Command, ErrorCode, Link, LooseNode, OwnShareKey, Seqno, Share, TreeItem, User};
@@ -25,6 +25,8 @@ use crate::retry::{Retry, policy};
 const FIRST_BYTE: Duration = Duration::from_secs(300);
 /// Pieces under way between network and parser; a piece is some tens of KiB.
 const PIECES: usize = 16;
+/// Bytes between the pieces and the parser.
+const BUFFER: usize = 64 << 10;
 
 /// What is left when all items are delivered.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -249,6 +251,8 @@ fn parse<F: FnMut(TreeItem) -> Result<(), SinkError>>(
     reader: PieceReader,
     delivery: &mut Delivery<F>,
 ) -> Result<Parsed, ApiError> {
+    // The parser asks for one byte at a time.
+    let reader = BufReader::with_capacity(BUFFER, reader);
     let mut deserializer = serde_json::Deserializer::from_reader(reader);
     let parsed = Whole(&mut *delivery)
         .deserialize(&mut deserializer)
