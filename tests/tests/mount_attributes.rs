@@ -171,3 +171,15 @@ fn a_directory_counts_the_links_of_those_in_it() {
     );
     mount.unmount();
 }
+
+/// `ls -l` asks every file for labels and access lists, unless it is told that there are none.
+#[test]
+fn other_name_spaces_of_attributes_are_not_supported() {
+    let world = World::with(&[Fixture::file("/f", "x", 1_600_000_000)]);
+    let mount = world.mount();
+    for name in ["system.posix_acl_access", "security.selinux", "trusted.x"] {
+        let text = mount.sh_fails(&format!("getfattr -n {name} f"));
+        assert!(text.contains("not supported"), "{name}: {text}");
+    }
+    mount.unmount();
+}

@@ -105,7 +105,7 @@ impl Vfs {
             return value.map(String::into_bytes).ok_or(Errno::NODATA);
         }
         if !name.as_bytes().starts_with(b"user.") {
-            return Err(Errno::NODATA);
+            return Err(Errno::OPNOTSUPP);
         }
         let set = state.xattrs(subject)?;
         let value = set
