@@ -130,7 +130,7 @@ fn main() {
         for at in 1..=rows {
             loader.node(node(at, parent(at, rows))).unwrap();
         }
-        loader.finish(&Seqno::from("sn")).unwrap();
+        loader.finish(&Seqno::from("sn")).unwrap().remove().unwrap();
         rate(what, rows, "rows", began);
     }
     println!("{:<44} {:>12} KiB", "peak memory so far", resident());

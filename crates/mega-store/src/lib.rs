@@ -40,7 +40,7 @@ mod xts;
 pub use cache::{Blob, BlobCache, BlobPin, DIRECT_ALIGNMENT, DIRECT_FROM, PendingBlob, UNIT};
 pub use error::StoreError;
 pub use failpoints::{FailPoint, FailPoints};
-pub use loader::TreeLoader;
+pub use loader::{Changed, Replaced, TreeLoader};
 pub use lock::LockHolder;
 pub use range_set::RangeSet;
 pub use rows::{

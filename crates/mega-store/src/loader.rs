@@ -6,12 +6,14 @@
 //! order of parents, `node_parent_next` in the order of handles and `node_size_next` in that of sizes, in
 //! short transactions, and puts
 //! the new tables in the place of the old in one with the new `sn` (I1). Whatever happens before
-//! that, the old truth is untouched; what an abandoned load left is removed by the next one.
+//! that, the old truth is untouched; what an abandoned load left is removed by the next one. The old
+//! tables stay until they were compared with the new ones ([`Replaced`]).
 //!
 //! Memory is bounded by [`SORT_BYTES`], [`SORT_POSITIONS`], [`SORT_SIZES`] and the connection's page cache, whatever
 //! the tree's size.
 
 mod record;
+mod replaced;
 mod sorter;
 
 use std::collections::HashSet;
@@ -29,6 +31,7 @@ use crate::rows::{NodeRow, ShareRow};
 use crate::schema;
 use crate::truth::{self, handle_number, parent_number};
 use record::{OfSize, Position};
+pub use replaced::{Changed, Replaced};
 use sorter::{Sorted, Sorter};
 
 /// How long one transaction keeps other writers waiting.
@@ -44,12 +47,16 @@ const SORT_SIZES: usize = 4 << 20;
 /// Rows deleted by one statement when an old tree is removed.
 const DELETE_ROWS: u32 = 8192;
 
+/// `node_old` when it has been compared.
+const COMPARED: &str = "node_gone";
+
 /// Tables that may be left over, and their columns in the order of the disk.
-const LEFTOVERS: [(&str, &str); 6] = [
+const LEFTOVERS: [(&str, &str); 7] = [
     ("node_next", "parent, handle"),
     ("node_parent_next", "handle"),
     ("node_size_next", "size, handle"),
     ("node_old", "parent, handle"),
+    (COMPARED, "parent, handle"),
     ("node_parent_old", "handle"),
     ("node_size_old", "size, handle"),
 ];
@@ -102,19 +109,8 @@ struct Target {
 
 impl TreeLoader {
     pub(crate) fn begin(db: Arc<Db>, touched: Arc<Touched>) -> Result<Self, StoreError> {
-        if touched.active.swap(true, Ordering::AcqRel) {
-            return Err(StoreError::LoadInProgress);
-        }
-        let touched = Turnstile(touched);
-        let connection = db.bulk_connection()?;
         let nodes = Sorter::new(db.dir(), SORT_BYTES);
-        let mut target = Target {
-            db,
-            touched,
-            connection,
-            is_first: false,
-            arrival: 0,
-        };
+        let mut target = Target::new(db, touched)?;
         for (table, order) in LEFTOVERS {
             target.remove_table(table, order)?;
         }
@@ -167,12 +163,12 @@ impl TreeLoader {
         })
     }
 
-    /// Makes what was taken the truth as of `sn`, in one transaction, and removes the old tree.
-    /// Most of the work of a load is done here.
+    /// Makes what was taken the truth as of `sn`, in one transaction. Most of the work of a load is done
+    /// here. The old truth can then be compared, and has to be removed.
     ///
     /// # Errors
     /// If the disk cannot be written; the old truth is then untouched.
-    pub fn finish(mut self, sn: &Seqno) -> Result<(), StoreError> {
+    pub fn finish(mut self, sn: &Seqno) -> Result<Replaced, StoreError> {
         self.flush_shares()?;
         let Self { target, nodes, .. } = self;
         let (positions, sizes) = target.fill_nodes(nodes)?;
@@ -183,19 +179,32 @@ impl TreeLoader {
                 copy_touched(connection, &lock(&target.touched.0.handles))?;
             }
             schema::swap_next(connection)?;
+            if target.is_first {
+                // Empty: there is nothing to compare.
+                schema::drop_old(connection)?;
+            }
             truth::set_meta(connection, truth::META_SEQNO, sn.as_str())
         })?;
-        // The new truth stands; what is left of the old one is only space.
-        for (table, order) in LEFTOVERS {
-            if let Err(error) = target.remove_table(table, order) {
-                tracing::warn!(%error, table, "an old tree was not removed yet");
-            }
-        }
-        Ok(())
+        Ok(Replaced::new(target))
     }
 }
 
 impl Target {
+    fn new(db: Arc<Db>, touched: Arc<Touched>) -> Result<Self, StoreError> {
+        if touched.active.swap(true, Ordering::AcqRel) {
+            return Err(StoreError::LoadInProgress);
+        }
+        let touched = Turnstile(touched);
+        let connection = db.bulk_connection()?;
+        Ok(Self {
+            db,
+            touched,
+            connection,
+            is_first: false,
+            arrival: 0,
+        })
+    }
+
     fn write<T>(
         &self,
         f: impl FnOnce(&Connection) -> Result<T, StoreError>,

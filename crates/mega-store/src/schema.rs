@@ -167,6 +167,14 @@ pub(crate) fn swap_next(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Drops what [`swap_next`] left.
+pub(crate) fn drop_old(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute_batch(
+        "DROP TABLE node_old; DROP TABLE node_parent_old; DROP TABLE node_size_old;",
+    )?;
+    Ok(())
+}
+
 /// Whether a table exists.
 pub(crate) fn has_table(connection: &Connection, name: &str) -> Result<bool, StoreError> {
     let mut statement = connection

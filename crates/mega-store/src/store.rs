@@ -21,7 +21,7 @@ use crate::db::Db;
 use crate::durable;
 use crate::error::StoreError;
 use crate::failpoints::{FailPoint, FailPoints};
-use crate::loader::{Touched, TreeLoader};
+use crate::loader::{Replaced, Touched, TreeLoader};
 use crate::lock::{DirLock, LockHolder};
 use crate::rows::{AttemptRow, ChangeRow, LayerRow, NodeRow, Roots, SavedSession, ShareRow};
 use crate::session_file;
@@ -259,6 +259,18 @@ impl Store {
         self.db.read(|db| truth::children(db, Some(handle)))
     }
 
+    /// Hands over the nodes below a node one by one, in no particular order. `take` must not use the store.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn each_child(
+        &self,
+        handle: NodeHandle,
+        take: impl FnMut(NodeRow),
+    ) -> Result<(), StoreError> {
+        self.db.read(|db| truth::each_child(db, handle, take))
+    }
+
     /// Whether anything is below a node.
     ///
     /// # Errors
@@ -318,6 +330,14 @@ impl Store {
     /// [`StoreError::LoadInProgress`], or if the database cannot be written.
     pub fn begin_load(&self) -> Result<TreeLoader, StoreError> {
         TreeLoader::begin(Arc::clone(&self.db), Arc::clone(&self.touched))
+    }
+
+    /// The truth before a load that an earlier run did not come to compare with the present one.
+    ///
+    /// # Errors
+    /// [`StoreError::LoadInProgress`], or if the database cannot be read.
+    pub fn left_over(&self) -> Result<Option<Replaced>, StoreError> {
+        Replaced::left_over(&self.db, &self.touched)
     }
 
     /// Runs `f` in one transaction over truth and changes. It is committed when `f` returns `Ok`, and

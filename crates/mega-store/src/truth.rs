@@ -184,6 +184,21 @@ pub(crate) fn set_column(
     Ok(())
 }
 
+/// Hands over the children of a node one by one, in no order that means anything: a large folder's rows
+/// are never held at once.
+pub(crate) fn each_child(
+    db: &Connection,
+    parent: NodeHandle,
+    mut take: impl FnMut(NodeRow),
+) -> Result<(), StoreError> {
+    let mut statement = db.prepare_cached(&format!("SELECT {NODE} FROM node WHERE parent = ?1"))?;
+    let mut rows = statement.query([handle_number(parent)])?;
+    while let Some(row) = rows.next()? {
+        take(node_from(row)?);
+    }
+    Ok(())
+}
+
 pub(crate) fn children(
     db: &Connection,
     parent: Option<NodeHandle>,
@@ -193,6 +208,35 @@ pub(crate) fn children(
     let mut rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
     rows.sort_unstable_by_key(|row| (row.arrival, row.ts, row.handle));
     Ok(rows)
+}
+
+/// Up to `limit` nodes of a table behind a place, in the order of the disk.
+pub(crate) fn nodes_after(
+    db: &Connection,
+    table: &str,
+    (parent, handle): (i64, i64),
+    limit: usize,
+) -> Result<Vec<NodeRow>, StoreError> {
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT {NODE} FROM {table} WHERE (parent, handle) > (?1, ?2) ORDER BY parent, handle LIMIT ?3"
+    ))?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map([parent, handle, limit], node_from)?;
+    Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?)
+}
+
+/// The node of a table at a place.
+pub(crate) fn node_at(
+    db: &Connection,
+    table: &str,
+    (parent, handle): (i64, i64),
+) -> Result<Option<NodeRow>, StoreError> {
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT {NODE} FROM {table} WHERE parent = ?1 AND handle = ?2"
+    ))?;
+    Ok(statement
+        .query_row([parent, handle], node_from)
+        .optional()?)
 }
 
 pub(crate) fn has_children(db: &Connection, parent: NodeHandle) -> Result<bool, StoreError> {

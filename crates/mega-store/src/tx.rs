@@ -136,9 +136,8 @@ impl<'a> Tx<'a> {
     /// # Errors
     /// If the database cannot be written.
     pub fn delete_subtree(&mut self, handle: NodeHandle) -> Result<Vec<NodeHandle>, StoreError> {
-        if !truth::delete_node(self.db, handle)? {
-            return Ok(Vec::new());
-        }
+        let is_known = truth::delete_node(self.db, handle)?;
+        // What is below a node that has gone already goes too.
         let mut gone = vec![handle];
         let mut below = self
             .db
@@ -164,6 +163,9 @@ impl<'a> Tx<'a> {
             if gone.len() > before {
                 delete.execute([parent])?;
             }
+        }
+        if !is_known {
+            gone.remove(0);
         }
         Ok(gone)
     }

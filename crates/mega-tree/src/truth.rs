@@ -1,6 +1,6 @@
 //! Applying what the server says to the stored truth.
 //!
-//! One event reply is one transaction together with its `sn` (invariant I1). Application is
+//! The last transaction of an event reply has its `sn` (invariant I1). Application is
 //! idempotent (protocol/05 section 6): a packet that tells what is already known changes nothing. A move
 //! arrives as `d` followed by `t`; the pair re-links the subtree and never passes through "deleted",
 //! also when the two halves come in different replies.
@@ -248,9 +248,7 @@ fn delete(
     delta: &mut Delta,
     handle: NodeHandle,
 ) -> Result<(), StoreError> {
-    if current(store, tx, delta, handle)?.is_none() {
-        return Ok(());
-    }
+    current(store, tx, delta, handle)?;
     for gone in tx.delete_subtree(handle)? {
         note(store, delta, gone)?;
         delta.deleted.insert(gone);

@@ -1,7 +1,8 @@
 //! What other clients do: packets into the truth, the view patched, the kernel told, and local
 //! changes that lost their ground put on new ground.
 //!
-//! One event reply is one transaction with its `sn`. Packets of our own changes whose reply was
+//! One event reply is one transaction with its `sn`, a large one several, the last of which has it: applying
+//! packets again after a crash changes nothing, and nobody waits for all of them at once. Packets of our own changes whose reply was
 //! applied already are skipped; [`Shared::gate`] keeps them from arriving before that reply.
 
 mod ground;
@@ -13,7 +14,8 @@ use std::time::Duration;
 
 use mega_api::{ApiError, EventChannel};
 use mega_proto::{ActionPacket, ErrorCode, EventReply, NodeHandle, NodeKind, Packet, Seqno};
-use mega_store::{NodeRow, Subject};
+use mega_store::{Changed, NodeRow, Subject};
+use mega_tree::spelling::{spell, suffixed};
 use mega_tree::truth::{self, Delta};
 use mega_tree::{Child, StoredName};
 
@@ -119,12 +121,43 @@ fn joined(held: Option<EventReply>, mut reply: EventReply) -> EventReply {
     }
 }
 
+/// Packets that are applied in one transaction, under one hold of the state lock: some milliseconds.
+const SLICE: usize = 200;
+/// Whoever waits for the state lock gets it between two slices.
+pub(crate) const BREATH: Duration = Duration::from_millis(1);
+
+/// Packets in portions. The two halves of a move stay together.
+fn slices(mut packets: &[Packet]) -> Vec<&[Packet]> {
+    let mut found = Vec::new();
+    while packets.len() > SLICE {
+        let is_delete = |packet: &Packet| matches!(packet.action, ActionPacket::Delete { .. });
+        let deletes = packets
+            .iter()
+            .take(SLICE)
+            .rev()
+            .take_while(|packet| is_delete(packet));
+        let end = match SLICE - deletes.count() {
+            // Nothing but removals: only the last can be half of a move.
+            0 => SLICE - 1,
+            end => end,
+        };
+        let (slice, rest) = packets.split_at(end);
+        found.push(slice);
+        packets = rest;
+    }
+    found.push(packets);
+    found
+}
+
 impl Shared {
     /// The event task: polls until the mount ends.
     pub(crate) async fn follow_events(self: Arc<Self>) {
         let mut channel = EventChannel::default();
         let mut failures = 0_u32;
         let mut held: Option<EventReply> = None;
+        if let Err(error) = self.show_left_over().await {
+            tracing::warn!(%error, "a fetched tree could not be compared with the one before");
+        }
         while !self.stop.is_cancelled() {
             let sn = match held.as_ref().and_then(|reply| reply.sn.clone()) {
                 Some(sn) => sn,
@@ -194,7 +227,23 @@ impl Shared {
             None
         };
         self.adopt_arrivals(&reply.packets)?;
-        let (invalidations, quota, keys) = self.apply_now(&reply)?;
+        let (mut quota, mut keys) = (false, false);
+        // Changes of ours from before a restart show an older state until all of them are applied.
+        let mut portions = match is_own {
+            true => vec![reply.packets.as_slice()],
+            false => slices(&reply.packets),
+        };
+        let last = portions.pop().unwrap_or_default();
+        for portion in portions {
+            let (invalidations, has_quota, has_keys) = self.apply_now(portion, None)?;
+            self.notify(invalidations);
+            quota |= has_quota;
+            keys |= has_keys;
+            tokio::time::sleep(BREATH).await;
+        }
+        let (invalidations, has_quota, has_keys) = self.apply_now(last, reply.sn.as_ref())?;
+        quota |= has_quota;
+        keys |= has_keys;
         drop(guard);
         self.notify(invalidations);
         if quota {
@@ -210,19 +259,23 @@ impl Shared {
         Ok(())
     }
 
-    fn apply_now(&self, reply: &EventReply) -> OpResult<(Vec<Invalidation>, bool, bool)> {
-        if reply.packets.is_empty() {
-            if let Some(sn) = &reply.sn {
+    fn apply_now(
+        &self,
+        packets: &[Packet],
+        sn: Option<&Seqno>,
+    ) -> OpResult<(Vec<Invalidation>, bool, bool)> {
+        if packets.is_empty() {
+            if let Some(sn) = sn {
                 self.set_seqno(sn)?;
             }
             return Ok((Vec::new(), false, false));
         }
         let mut state = self.lock();
-        state.load_known_parents(&reply.packets);
+        state.load_known_parents(packets);
         let mut own = std::mem::take(&mut state.own);
         let delta = self.store.write(|tx| {
-            let delta = truth::apply(&self.store, tx, &reply.packets, |packet| own.take(packet))?;
-            if let Some(sn) = &reply.sn {
+            let delta = truth::apply(&self.store, tx, packets, |packet| own.take(packet))?;
+            if let Some(sn) = sn {
                 tx.set_seqno(sn)?;
             }
             Ok(delta)
@@ -230,7 +283,7 @@ impl Shared {
         state.own = own;
         let delta = delta.map_err(|error| store_errno(&error))?;
         let invalidations = state.patch(&delta)?;
-        state.forget_races(&reply.packets);
+        state.forget_races(packets);
         state.changes.unstall();
         drop(state);
         self.wake.notify_one();
@@ -468,28 +521,79 @@ impl State {
         }
     }
 
-    /// Everything the kernel may have cached, after the whole tree was fetched anew.
-    pub(crate) fn forget_view(&mut self) -> Vec<Invalidation> {
+    /// Shows what a tree that was fetched anew has changed. Directories that are not loaded are in no
+    /// list of ours, but the kernel may know names in them: those are told from the rows.
+    pub(crate) fn adopt_changed(&mut self, changed: Vec<Changed>) -> OpResult<Vec<Invalidation>> {
+        let mut delta = Delta::default();
         let mut told = Vec::new();
-        let loaded: Vec<Subject> = self.dirs.iter().map(|(subject, _)| *subject).collect();
-        for parent in loaded {
-            let names: Vec<String> = self
-                .dirs
-                .peek(&parent)
-                .map(|dir| {
-                    dir.after(0)
-                        .map(|entry| entry.spelling.to_string())
-                        .collect()
-                })
-                .unwrap_or_default();
-            for name in names {
-                self.tell_entry(&mut told, parent, name);
+        for Changed { handle, before } in changed {
+            let now = self.node_row(handle)?;
+            if now.is_none() {
+                delta.deleted.insert(handle);
+            }
+            for row in before.iter().chain(now.iter()) {
+                if let Some(parent) = row.parent {
+                    let subject = Subject::Node(handle);
+                    let plain = spell(&self.stored_of(row), subject);
+                    let name = suffixed(&plain, row.suffix.unwrap_or(0));
+                    self.tell_entry(&mut told, Subject::Node(parent), name);
+                }
+            }
+            if let Some(ino) = self.inodes.known_ino(Subject::Node(handle))
+                && self.inodes.is_known(ino)
+            {
+                told.push(Invalidation::Inode(ino));
+            }
+            delta.touched.insert(handle, before);
+        }
+        told.extend(self.patch(&delta)?);
+        Ok(told)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(is_delete: bool) -> Packet {
+        let action = if is_delete {
+            ActionPacket::Delete {
+                node: NodeHandle::from_u48(1),
+                moved: false,
+            }
+        } else {
+            ActionPacket::QuotaChanged
+        };
+        Packet {
+            i: None,
+            st: None,
+            action,
+        }
+    }
+
+    #[test]
+    fn portions_keep_moves_together() {
+        for (count, deletes) in [
+            (0, 0..0),
+            (SLICE, 0..SLICE),
+            (SLICE + 1, SLICE - 1..SLICE),
+            (3 * SLICE, SLICE - 5..SLICE),
+            (3 * SLICE, 0..2 * SLICE + 3),
+        ] {
+            let packets: Vec<_> = (0..count).map(|at| packet(deletes.contains(&at))).collect();
+            let portions = slices(&packets);
+            assert_eq!(
+                portions.iter().map(|portion| portion.len()).sum::<usize>(),
+                count
+            );
+            assert!(portions.iter().all(|portion| portion.len() <= SLICE));
+            for pair in portions.windows(2) {
+                let is_delete = |packet: Option<&Packet>| {
+                    matches!(packet.unwrap().action, ActionPacket::Delete { .. })
+                };
+                // The end of a portion may be a removal only if what follows is one.
+                assert!(!is_delete(pair[0].last()) || is_delete(pair[1].first()));
             }
         }
-        told.extend(self.inodes.known().map(Invalidation::Inode));
-        self.dirs.clear();
-        self.loaded_entries = 0;
-        self.own.forget_all();
-        told
     }
 }

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use mega_api::{Api, ApiError};
 use mega_crypto::{MasterKey, verify_share_handle_auth};
 use mega_proto::{TreeItem, b64};
-use mega_store::{ShareKind, ShareRow, Store, StoreError};
+use mega_store::{Replaced, ShareKind, ShareRow, Store, StoreError};
 use mega_tree::Decryptor;
 use mega_tree::truth::{row_from_raw, share_from_raw};
 
+use crate::remote::BREATH;
 use crate::shared::Shared;
 use crate::start::StartError;
 
 /// Streams the tree into the store in bounded memory; the old truth stays until all of it is there.
-pub(crate) async fn load(store: &Arc<Store>, api: &Api) -> Result<(), StartError> {
+pub(crate) async fn load(store: &Arc<Store>, api: &Api) -> Result<Option<Replaced>, StartError> {
     let loader = Arc::new(std::sync::Mutex::new(Some(store.begin_load()?)));
     let sink_loader = Arc::clone(&loader);
     let end = api
@@ -48,14 +49,20 @@ pub(crate) async fn load(store: &Arc<Store>, api: &Api) -> Result<(), StartError
     let sn = end
         .sn
         .ok_or(ApiError::BadReply("the tree came without a position"))?;
-    if let Some(loader) = loader {
-        let store_result: Result<(), StoreError> =
-            tokio::task::spawn_blocking(move || loader.finish(&sn))
-                .await
-                .map_err(|_| ApiError::Internal("the tree loader died"))?;
-        store_result?;
-    }
-    Ok(())
+    let Some(loader) = loader else {
+        return Ok(None);
+    };
+    Ok(Some(blocking(move || loader.finish(&sn)).await?))
+}
+
+/// Runs what takes long on a thread that may wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StartError> {
+    let result = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| ApiError::Internal("the tree loader died"))?;
+    Ok(result?)
 }
 
 /// Makes the share keys that came with the tree usable.
@@ -95,14 +102,50 @@ impl Shared {
         tracing::warn!("too far behind the event stream, fetching the tree again");
         // Nothing of ours may be sent between the request and the swap.
         let guard = self.gate.lock().await;
-        load(&self.store, &self.api).await?;
+        let replaced = load(&self.store, &self.api).await?;
         if let Ok(master) = self.master_key() {
             load_shares(&self.store, &self.decryptor, &master)?;
         }
         self.adopt_known().map_err(StartError::Local)?;
-        let told = self.lock().forget_view();
+        self.lock().own.forget_all();
+        if let Some(replaced) = replaced {
+            self.show_replaced(replaced).await?;
+        }
         drop(guard);
-        self.notify(told);
         Ok(())
+    }
+
+    /// What an earlier run fetched and did not come to show: local changes may have lost their ground.
+    pub(crate) async fn show_left_over(&self) -> Result<(), StartError> {
+        let guard = self.gate.lock().await;
+        if let Some(replaced) = self.store.left_over()? {
+            self.show_replaced(replaced).await?;
+        }
+        drop(guard);
+        Ok(())
+    }
+
+    /// Applies the difference of two trees as if packets had told it. Portions, so that nobody waits long.
+    async fn show_replaced(&self, mut replaced: Replaced) -> Result<(), StartError> {
+        let mut count = 0;
+        loop {
+            let (back, changed) = blocking(move || {
+                let changed = replaced.changed()?;
+                Ok((replaced, changed))
+            })
+            .await?;
+            replaced = back;
+            if changed.is_empty() {
+                break;
+            }
+            count += changed.len();
+            let told = self.lock().adopt_changed(changed);
+            self.notify(told.map_err(StartError::Local)?);
+            tokio::time::sleep(BREATH).await;
+        }
+        tracing::info!(count, "places that another tree has changed");
+        self.lock().changes.unstall();
+        self.wake.notify_one();
+        blocking(move || replaced.remove()).await
     }
 }

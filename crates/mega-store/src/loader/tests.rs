@@ -14,7 +14,8 @@ fn load(store: &Store, rows: &[(u64, u64)], sn: &str) {
             .node(node(*number, Some(*parent), NodeKind::File))
             .unwrap();
     }
-    loader.finish(&Seqno::from(sn)).unwrap();
+    let replaced = loader.finish(&Seqno::from(sn)).unwrap();
+    replaced.remove().unwrap();
 }
 
 /// Handle, arrival, suffix of the children of `parent`.
@@ -65,7 +66,8 @@ fn a_first_load_orders_by_time_and_leaves_no_scaffolding() {
         ))
         .unwrap();
     assert!(store.roots().unwrap().is_none() && store.seqno().unwrap().is_none());
-    loader.finish(&Seqno::from("one")).unwrap();
+    let replaced = loader.finish(&Seqno::from("one")).unwrap();
+    replaced.remove().unwrap();
     assert_eq!(store.seqno().unwrap().unwrap().as_str(), "one");
     assert_eq!(store.roots().unwrap().unwrap().cloud, handle(2));
     assert_eq!(
@@ -105,7 +107,8 @@ fn a_reload_keeps_what_was_assigned() {
     store
         .write(|tx| tx.set_suffix(handle(13), Some(4)))
         .unwrap();
-    loader.finish(&Seqno::from("two")).unwrap();
+    let replaced = loader.finish(&Seqno::from("two")).unwrap();
+    replaced.remove().unwrap();
     let now = children(&store, 2);
     let new = store.node(handle(30)).unwrap().unwrap().arrival;
     assert!(new > arrived);
@@ -204,7 +207,8 @@ fn files_are_found_by_their_size() {
         loader.node(sized(number, 3, size)).unwrap();
     }
     loader.node(sized(14, 3, crate::SMALLEST_BY_SIZE)).unwrap();
-    loader.finish(&Seqno::from("one")).unwrap();
+    let replaced = loader.finish(&Seqno::from("one")).unwrap();
+    replaced.remove().unwrap();
     assert_eq!(of_size(&store, SIZE), [11, 12, 13]);
     assert_eq!(of_size(&store, SIZE + 1), [10]);
     assert!(of_size(&store, crate::SMALLEST_BY_SIZE).is_empty());
@@ -236,7 +240,8 @@ fn files_are_found_by_their_size() {
     let mut loader = store.begin_load().unwrap();
     loader.node(node(2, None, NodeKind::Root)).unwrap();
     loader.node(sized(20, 2, SIZE)).unwrap();
-    loader.finish(&Seqno::from("two")).unwrap();
+    let replaced = loader.finish(&Seqno::from("two")).unwrap();
+    replaced.remove().unwrap();
     assert_eq!(of_size(&store, SIZE), [20]);
     assert_eq!(
         tables(&store),
@@ -255,7 +260,8 @@ fn a_state_of_the_first_version_learns_its_sizes() {
             .node(sized(100 + number, 2, SIZE + number % 7))
             .unwrap();
     }
-    loader.finish(&Seqno::from("one")).unwrap();
+    let replaced = loader.finish(&Seqno::from("one")).unwrap();
+    replaced.remove().unwrap();
     let path = store.paths().state_dir.join("state.db");
     drop(store);
     let edit = |sql: &str| Connection::open(&path).unwrap().execute_batch(sql).unwrap();
@@ -270,4 +276,108 @@ fn a_state_of_the_first_version_learns_its_sizes() {
     let store = open(dir.path());
     assert_eq!(store.files_of_size(SIZE + 3, 1000).unwrap().len(), 284);
     assert_eq!(store.seqno().unwrap().unwrap().as_str(), "one");
+}
+
+/// Handles of what a load changed and the parents they had.
+fn changed(replaced: &mut Replaced) -> Vec<(u64, Option<u64>)> {
+    let mut found = Vec::new();
+    loop {
+        let portion = replaced.changed().unwrap();
+        if portion.is_empty() {
+            found.sort_unstable();
+            found.dedup();
+            return found;
+        }
+        found.extend(portion.iter().map(|changed| {
+            let parent = changed.before.as_ref().and_then(|row| row.parent);
+            (changed.handle.to_u48(), parent.map(NodeHandle::to_u48))
+        }));
+    }
+}
+
+fn reload(store: &Store, rows: &[(u64, u64, u8)]) -> Replaced {
+    let mut loader = store.begin_load().unwrap();
+    for (number, parent, content) in rows {
+        let mut row = node(*number, Some(*parent), NodeKind::File);
+        row.attrs = vec![*content];
+        loader.node(row).unwrap();
+    }
+    loader.finish(&Seqno::from("sn")).unwrap()
+}
+
+#[test]
+fn what_was_not_compared_is_left_over() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = open(dir.path());
+        // There is nothing to compare a first tree with.
+        assert!(changed(&mut reload(&store, &[(10, 2, 0), (11, 2, 0)])).is_empty());
+        assert!(store.left_over().unwrap().is_none());
+        drop(reload(&store, &[(10, 3, 0), (12, 2, 0)]));
+    }
+    let store = open(dir.path());
+    let mut replaced = store.left_over().unwrap().unwrap();
+    let expected = [(10, Some(2)), (11, Some(2)), (12, None)];
+    assert_eq!(changed(&mut replaced), expected);
+    replaced.remove().unwrap();
+    assert!(store.left_over().unwrap().is_none());
+    assert_eq!(tables(&store).len(), 4);
+}
+
+#[test]
+fn one_folder_is_told_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let rows = |content| -> Vec<_> {
+        (100..140)
+            .map(|number| (number, 50 + number % 3, content))
+            .collect()
+    };
+    drop(reload(&store, &rows(0)));
+    let mut replaced = reload(&store, &rows(1));
+    let mut parents = HashSet::new();
+    loop {
+        let portion = replaced.changed().unwrap();
+        if portion.is_empty() {
+            break;
+        }
+        let here: HashSet<_> = portion
+            .iter()
+            .map(|changed| changed.before.as_ref().unwrap().parent)
+            .collect();
+        assert!(
+            here.iter().all(|parent| parents.insert(*parent)),
+            "{here:?} again"
+        );
+    }
+    assert_eq!(parents.len(), 3);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_load_tells_what_it_changed(
+        before in proptest::collection::btree_map(10_u64..60, (2_u64..6, 0_u8..2), 1..40),
+        after in proptest::collection::btree_map(10_u64..60, (2_u64..6, 0_u8..2), 1..40),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let rows = |tree: &std::collections::BTreeMap<u64, (u64, u8)>| -> Vec<_> {
+            tree.iter().map(|(number, (parent, content))| (*number, *parent, *content)).collect()
+        };
+        drop(reload(&store, &rows(&before)));
+        let mut replaced = reload(&store, &rows(&after));
+        let mut expected: Vec<_> = before.keys().chain(after.keys()).copied().collect();
+        expected.sort_unstable();
+        expected.dedup();
+        let expected: Vec<_> = expected
+            .into_iter()
+            .filter(|number| before.get(number) != after.get(number))
+            .map(|number| (number, before.get(&number).map(|(parent, _)| *parent)))
+            .collect();
+        proptest::prop_assert_eq!(changed(&mut replaced), expected);
+        replaced.remove().unwrap();
+        proptest::prop_assert_eq!(tables(&store).len(), 4);
+    }
 }

@@ -398,6 +398,22 @@ fn nodes_arrive_move_and_go() {
     );
 }
 
+/// Packets that are applied again may bring a node below a folder that is deleted after it and has gone.
+#[test]
+fn what_is_below_an_unknown_node_is_deleted_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let gone = store
+        .write(|tx| {
+            tx.upsert_node(&node(6, Some(5), NodeKind::Folder))?;
+            tx.upsert_node(&node(7, Some(6), NodeKind::File))?;
+            tx.delete_subtree(handle(5))
+        })
+        .unwrap();
+    assert_eq!(gone, vec![handle(6), handle(7)]);
+    assert!(store.node(handle(6)).unwrap().is_none());
+}
+
 #[test]
 fn a_circle_of_parents_can_be_deleted() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,10 +1,12 @@
 //! What another client does shows up, and local changes keep their bytes.
 
+use std::ffi::OsStr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mega_api::Api;
-use mega_emulator::{Fixture, FixtureContent};
-use mega_vfs::{OpenMode, RenameMode, VfsConfig, WriteAt};
+use mega_emulator::{FaultAction, FaultRule, Fixture, FixtureContent};
+use mega_vfs::{KernelNotifier, OpenMode, RenameMode, VfsConfig, WriteAt};
 
 use crate::support::{EMAIL, World, eager};
 
@@ -269,5 +271,145 @@ async fn what_is_written_to_an_open_file_that_they_replaced_or_deleted_is_kept()
         .find(|path| path.contains("(conflict "))
         .unwrap();
     assert_eq!(world.remote(conflict), b"mine, longer");
+    world.finish().await;
+}
+
+/// What the kernel was told.
+#[derive(Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl KernelNotifier for Told {
+    fn entry(&self, _: u64, name: &OsStr) {
+        self.0
+            .lock()
+            .unwrap()
+            .push(name.to_str().unwrap().to_owned());
+    }
+    fn inode(&self, _: u64) {}
+    fn delete(&self, _: u64, _: u64, _: &OsStr) {}
+}
+
+/// No packets from now on; what happens until [`too_late`] is seen by a new tree only.
+async fn out_of_touch(world: &World) {
+    for at in ["w", "wsc", "sc"] {
+        let action = FaultAction::Status {
+            code: 500,
+            headers: Vec::new(),
+            text: String::new(),
+        };
+        world.emulator.faults().add(FaultRule::new(at, action));
+    }
+    world.emulator.cut_connections();
+    world
+        .until("out of touch", async |world| {
+            world.emulator.counters().faults > 0
+        })
+        .await;
+}
+
+fn too_late(world: &World) {
+    world.emulator.forget_events(EMAIL);
+    world.emulator.faults().clear();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_fetched_anew_is_shown_like_changes() {
+    // Nothing that is not open stays loaded: the kernel knows more names than we do.
+    let config = VfsConfig {
+        entry_budget: 1,
+        ..slow()
+    };
+    let world = World::with(config, |emulator| {
+        let file = |path| Fixture::file(path, "base", 1);
+        let files = ["/d/goes", "/d/stays", "/d/moves", "/e/mine", "/f/a", "/f/b"].map(file);
+        emulator.populate(EMAIL, &files).unwrap();
+    })
+    .await;
+    let told = Arc::new(Told::default());
+    world
+        .vfs
+        .set_notifier(Arc::clone(&told) as Arc<dyn KernelNotifier>);
+    assert_eq!(world.names("d").await, ["goes", "moves", "stays"]);
+    let kept = world.ino("d/stays").await.unwrap();
+    // Somebody is in the middle of a listing.
+    let folder = world.ino("f").await.unwrap();
+    let fh = world.vfs.opendir(folder).await.unwrap();
+    let mut listed = world.vfs.readdir(folder, fh, 0, 3).await.unwrap();
+    world.write("e/mine", b"mine").await;
+    out_of_touch(&world).await;
+    let changes = [
+        Fixture::Remove {
+            path: "/d/goes".into(),
+        },
+        Fixture::Rename {
+            path: "/d/moves".into(),
+            name: "moved".into(),
+        },
+        Fixture::file("/d/comes", "new", 1),
+        Fixture::Remove {
+            path: "/e/mine".into(),
+        },
+    ];
+    world.emulator.populate(EMAIL, &changes).unwrap();
+    too_late(&world);
+    world
+        .until("the new tree is seen", async |world| {
+            world.names("d").await == ["comes", "moved", "stays"]
+        })
+        .await;
+    // What was written here to a file that has gone is kept as a new one.
+    world
+        .until("put again", async |world| {
+            world.paths().contains(&"/e/mine".to_owned())
+        })
+        .await;
+    assert_eq!(world.remote("/e/mine"), b"mine");
+    assert_eq!(world.ino("d/stays").await.unwrap(), kept);
+    // The kernel was told of all the names, and of no other in that folder.
+    for name in ["goes", "moves", "moved", "comes"] {
+        assert!(
+            told.0.lock().unwrap().iter().any(|told| told == name),
+            "{name}"
+        );
+    }
+    assert!(!told.0.lock().unwrap().iter().any(|told| told == "stays"));
+    let offset = listed.last().unwrap().next_offset;
+    listed.extend(world.vfs.readdir(folder, fh, offset, 9).await.unwrap());
+    let mut listed: Vec<_> = listed
+        .iter()
+        .map(|entry| entry.name.to_str().unwrap())
+        .collect();
+    listed.sort_unstable();
+    assert_eq!(listed, [".", "..", "a", "b"]);
+    world.vfs.releasedir(fh).await.unwrap();
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_fetched_after_a_restart_takes_the_ground_from_changes() {
+    let world = World::with(slow(), |emulator| {
+        let file = |path| Fixture::file(path, "base", 1);
+        emulator
+            .populate(EMAIL, &["/doc", "/a/old"].map(file))
+            .unwrap();
+    })
+    .await;
+    world.write("doc", b"mine").await;
+    world.write("a/mine", b"mine too").await;
+    out_of_touch(&world).await;
+    let remove = |path: &str| Fixture::Remove { path: path.into() };
+    world
+        .emulator
+        .populate(EMAIL, &["/doc", "/a"].map(remove))
+        .unwrap();
+    let world = world.restart_after(eager(), false, |_| {}).await;
+    too_late(&world);
+    world
+        .until("put again", async |world| {
+            world.paths() == ["/a", "/a/mine", "/doc"]
+        })
+        .await;
+    assert_eq!(world.remote("/doc"), b"mine");
+    assert_eq!(world.remote("/a/mine"), b"mine too");
     world.finish().await;
 }
