@@ -27,6 +27,9 @@ const LIMIT: usize = 64 * 1024;
 
 const WHAT: &str = "attributes";
 
+/// What the names of megamount's own attributes begin with.
+const OWN: &str = "mm";
+
 /// One member's value.
 #[derive(Debug, Clone)]
 enum Member {
@@ -176,6 +179,8 @@ pub struct Listing {
     pub name: Option<String>,
     /// The modification time inside attribute `c`, in seconds since 1970.
     pub mtime: Option<i64>,
+    /// Whether there are attributes of megamount's own (`mm...`), which [`Attributes::decrypt`] gives.
+    pub has_own: bool,
 }
 
 /// Decrypts name and mtime only: the fast way for large directories, which keeps no other member.
@@ -191,11 +196,13 @@ pub fn decrypt_listing(key: &AttrKey, blob: &[u8]) -> Result<Listing, CryptoErro
                 .fingerprint
                 .and_then(|c| Fingerprint::parse(&c))
                 .map(|c| c.mtime),
+            has_own: listing.has_own,
         });
     }
     let all = Attributes::decrypt(key, blob)?;
     Ok(Listing {
         name: all.name().map(str::to_owned),
         mtime: all.fingerprint().map(|fingerprint| fingerprint.mtime),
+        has_own: all.names().any(|name| name.starts_with(OWN)),
     })
 }

@@ -159,10 +159,18 @@ impl KeyRing {
             None | Some("") => None,
             Some(attrs) => Some(first_block(attrs)?),
         };
+        self.resolve_by_block(k, is_folder, first_block.as_ref())
+    }
+
+    /// As [`resolve`](Self::resolve), with the first block of the node's decoded `a`.
+    pub fn resolve_by_block(
+        &self,
+        k: &str,
+        is_folder: bool,
+        first_block: Option<&[u8; 16]>,
+    ) -> Option<ResolvedKey> {
         let fits = |resolved: &ResolvedKey| {
-            first_block
-                .as_ref()
-                .is_none_or(|block| begins_like_attributes(&resolved.key.attr_key(), block))
+            first_block.is_none_or(|block| begins_like_attributes(&resolved.key.attr_key(), block))
         };
         if !k.contains(':') {
             let master = self.master.as_ref()?;

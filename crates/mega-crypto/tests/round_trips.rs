@@ -100,7 +100,7 @@ mod attributes {
         #[test]
         fn come_back_with_order_and_types(
             key in key16(),
-            members in prop::collection::vec(("[a-zA-Z0-9_-]{1,8}", json_value()), 1..8),
+            members in prop::collection::vec(("[a-zA-Z0-9_-]{1,8}|mm[xln]", json_value()), 1..8),
         ) {
             let key = AttrKey::from_bytes(key);
             let mut written = Attributes::default();
@@ -117,6 +117,7 @@ mod attributes {
             let listing = decrypt_listing(&key, &blob).unwrap();
             prop_assert_eq!(listing.name.as_deref(), read.name());
             prop_assert_eq!(listing.mtime, read.fingerprint().map(|c| c.mtime));
+            prop_assert_eq!(listing.has_own, read.names().any(|name| name.starts_with("mm")));
             let other = AttrKey::from_bytes(key.as_bytes().map(|byte| !byte));
             let error = Attributes::decrypt(&other, &blob).unwrap_err();
             prop_assert_eq!(error, CryptoError::WrongKey { what: "attributes" });

@@ -2,8 +2,8 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use mega_crypto::{Attributes, FileKey, KeyRing, NodeKey, ShareKey, WrapKey as _};
-use mega_proto::{NodeKind, b64};
+use mega_crypto::{Attributes, FileKey, KeyRing, NodeKey, ShareKey, WrapKey as _, decrypt_listing};
+use mega_proto::NodeKind;
 use mega_store::NodeRow;
 
 use crate::spelling::StoredName;
@@ -99,27 +99,31 @@ impl Decryptor {
         Some(share.wrap_node_key(key))
     }
 
+    /// The key of a row, proved by its attributes where it has any.
+    fn key(&self, row: &NodeRow) -> Option<NodeKey> {
+        if !matches!(row.kind, NodeKind::File | NodeKind::Folder) {
+            return None;
+        }
+        let first_block = match row.attrs.first_chunk::<16>() {
+            None if !row.attrs.is_empty() => return None,
+            block => block,
+        };
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        let is_folder = row.kind == NodeKind::Folder;
+        let resolved = ring.resolve_by_block(&row.key, is_folder, first_block)?;
+        Some(resolved.key)
+    }
+
     /// Decrypts one row. Never fails: what cannot be read is a [`StoredName::NoKey`].
     #[must_use]
     pub fn open(&self, row: &NodeRow) -> Node {
-        let is_folder = row.kind != NodeKind::File;
-        let (key, attributes) = if matches!(row.kind, NodeKind::File | NodeKind::Folder) {
-            let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
-            // The first block is all that decides whether a key fits.
-            let head = b64::encode(row.attrs.get(..16).unwrap_or(&row.attrs));
-            match ring.resolve(&row.key, is_folder, Some(&head)) {
-                Some(resolved) => {
-                    let attributes = Attributes::decrypt(&resolved.key.attr_key(), &row.attrs).ok();
-                    (Some(resolved.key), attributes)
-                }
-                None => (None, None),
-            }
-        } else {
-            (None, None)
-        };
-        let name = match (&attributes, row.kind) {
-            (Some(attributes), _) => StoredName::from_attribute(attributes.name()),
-            (None, _) => StoredName::NoKey,
+        let key = self.key(row);
+        let attributes = key
+            .as_ref()
+            .and_then(|key| Attributes::decrypt(&key.attr_key(), &row.attrs).ok());
+        let name = match &attributes {
+            Some(attributes) => StoredName::from_attribute(attributes.name()),
+            None => StoredName::NoKey,
         };
         Node {
             facts: facts(row, attributes.as_ref()),
@@ -127,6 +131,26 @@ impl Decryptor {
             key,
             attributes,
         }
+    }
+
+    /// What a listing shows of a row: name and facts of [`open`](Self::open), in a third of the time.
+    #[must_use]
+    pub fn list(&self, row: &NodeRow) -> (StoredName, Facts) {
+        let key = self.key(row);
+        let listing = key.and_then(|key| decrypt_listing(&key.attr_key(), &row.attrs).ok());
+        let Some(listing) = listing else {
+            return (StoredName::NoKey, facts(row, None));
+        };
+        if listing.has_own {
+            let node = self.open(row);
+            return (node.name, node.facts);
+        }
+        let mut facts = facts(row, None);
+        facts.readable = true;
+        if row.kind == NodeKind::File {
+            facts.mtime = listing.mtime.unwrap_or(facts.mtime);
+        }
+        (StoredName::from_owned(listing.name), facts)
     }
 }
 
@@ -199,6 +223,8 @@ pub fn format_folder_time(seconds: i64, nanos: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mega_crypto::{FingerprintBuilder, MasterKey};
+    use mega_proto::{NodeHandle, b64};
 
     #[test]
     fn nanoseconds_count_only_for_their_fingerprint() {
@@ -206,6 +232,73 @@ mod tests {
         assert_eq!(file_nanos("abc", &text), Some(5));
         assert_eq!(file_nanos("abd", &text), None);
         assert_eq!(file_nanos("abc", "abc:1000000000"), None);
+    }
+
+    fn row(attributes: &Attributes, kind: NodeKind) -> (Decryptor, NodeRow) {
+        let master = MasterKey::from_bytes([1; 16]);
+        let length = if kind == NodeKind::File { 32 } else { 16 };
+        let bytes: Vec<u8> = (0..length).collect();
+        let key = NodeKey::from_slice(&bytes, kind != NodeKind::File).unwrap();
+        let row = NodeRow {
+            handle: NodeHandle::from_u48(7),
+            parent: Some(NodeHandle::from_u48(6)),
+            kind,
+            owner: None,
+            size: 5,
+            ts: 9,
+            key: format!("Kbocb5Q6ti4:{}", b64::encode(&master.wrap_node_key(&key))),
+            attrs: attributes.encrypt(&key.attr_key()).unwrap(),
+            fa: None,
+            arrival: 0,
+            suffix: None,
+        };
+        (Decryptor::new(KeyRing::new(master, None, None)), row)
+    }
+
+    #[test]
+    fn a_listing_shows_what_the_node_is() {
+        let c = FingerprintBuilder::new(5).finish(1_600_000_000).to_attr();
+        let nanos = format_file_nanos(&c, 42);
+        for members in [
+            vec![("n", "a"), ("c", c.as_str())],
+            vec![("n", "a"), ("lbl", "3")],
+            vec![("n", ""), ("c", "no fingerprint")],
+            vec![("c", c.as_str())],
+            vec![("n", "a"), ("c", c.as_str()), ("mmn", nanos.as_str())],
+            vec![("n", "a"), ("mmx", "1")],
+            vec![("n", "a"), ("mml", "1")],
+            vec![("n", "a"), ("mmn", "77.000000005")],
+        ] {
+            let mut attributes = Attributes::default();
+            for (name, value) in &members {
+                attributes.set(name, value);
+            }
+            for kind in [NodeKind::File, NodeKind::Folder] {
+                let (decryptor, row) = row(&attributes, kind);
+                let node = decryptor.open(&row);
+                assert!(node.facts.readable, "{members:?}");
+                assert_eq!(decryptor.list(&row), (node.name, node.facts), "{members:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_listing_shows_what_cannot_be_read() {
+        let (decryptor, good) = row(&Attributes::with_name("a"), NodeKind::File);
+        for spoil in [
+            (|row: &mut NodeRow| row.key.clear()) as fn(&mut NodeRow),
+            |row| row.attrs.clear(),
+            |row| row.attrs.truncate(15),
+            |row| row.attrs.push(0),
+            |row| row.attrs.iter_mut().for_each(|byte| *byte ^= 1),
+            |row| row.kind = NodeKind::Rubbish,
+        ] {
+            let mut row = good.clone();
+            spoil(&mut row);
+            let node = decryptor.open(&row);
+            assert_eq!(node.name, StoredName::NoKey);
+            assert_eq!(decryptor.list(&row), (node.name, node.facts));
+        }
     }
 
     #[test]

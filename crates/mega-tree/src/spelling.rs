@@ -43,8 +43,14 @@ impl StoredName {
     /// Wraps a decrypted attribute `n`.
     #[must_use]
     pub fn from_attribute(name: Option<&str>) -> Self {
+        Self::from_owned(name.map(str::to_owned))
+    }
+
+    /// As [`from_attribute`](Self::from_attribute), of a name that nobody else needs.
+    #[must_use]
+    pub fn from_owned(name: Option<String>) -> Self {
         match name {
-            Some(name) if !name.is_empty() => Self::Named(name.to_owned()),
+            Some(name) if !name.is_empty() => Self::Named(name),
             _ => Self::Nameless,
         }
     }

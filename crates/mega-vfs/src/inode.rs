@@ -14,11 +14,12 @@ use std::collections::HashMap;
 use mega_proto::NodeHandle;
 use mega_store::{LocalId, Subject};
 
+use crate::lookups::Lookups;
 use crate::types::{Attr, Timestamp};
 
 /// The root of the mount.
 pub(crate) const ROOT_INO: u64 = 1;
-const NODE_BIT: u64 = 1 << 62;
+pub(crate) const NODE_BIT: u64 = 1 << 62;
 const LOCAL_BIT: u64 = 1 << 61;
 const NUMBER_MASK: u64 = LOCAL_BIT - 1;
 
@@ -27,7 +28,7 @@ pub(crate) struct Inodes {
     root: Subject,
     by_ino: HashMap<u64, Subject>,
     by_subject: HashMap<Subject, u64>,
-    lookups: HashMap<u64, u64>,
+    lookups: Lookups,
     times: HashMap<u64, Times>,
     removed: HashMap<u64, Attr>,
 }
@@ -54,7 +55,7 @@ impl Inodes {
             root,
             by_ino: HashMap::new(),
             by_subject: HashMap::new(),
-            lookups: HashMap::new(),
+            lookups: Lookups::default(),
             times: HashMap::new(),
             removed: HashMap::new(),
         }
@@ -125,7 +126,7 @@ impl Inodes {
     /// Counts `count` kernel references.
     pub(crate) fn remember(&mut self, ino: u64, count: u64) {
         if ino != ROOT_INO {
-            *self.lookups.entry(ino).or_insert(0) += count;
+            self.lookups.add(ino, count);
             // It is given out under a name again.
             self.removed.remove(&ino);
         }
@@ -133,23 +134,20 @@ impl Inodes {
 
     /// Drops references; `true` when none is left.
     pub(crate) fn forget(&mut self, ino: u64, count: u64) -> bool {
-        let Some(left) = self.lookups.get_mut(&ino) else {
+        if !self.lookups.contains(ino) {
             return true;
-        };
-        *left = left.saturating_sub(count);
-        if *left == 0 {
-            self.lookups.remove(&ino);
+        }
+        let is_last = self.lookups.take(ino, count);
+        if is_last {
             self.times.remove(&ino);
             self.removed.remove(&ino);
-            true
-        } else {
-            false
         }
+        is_last
     }
 
     /// Whether the kernel knows this inode.
     pub(crate) fn is_known(&self, ino: u64) -> bool {
-        ino == ROOT_INO || self.lookups.contains_key(&ino)
+        ino == ROOT_INO || self.lookups.contains(ino)
     }
 
     /// The times that are known of an inode here only.
@@ -183,11 +181,6 @@ impl Inodes {
         if let Some(subject) = self.by_ino.remove(&ino) {
             self.by_subject.remove(&subject);
         }
-    }
-
-    /// All inodes that the kernel knows.
-    pub(crate) fn known(&self) -> impl Iterator<Item = u64> + '_ {
-        self.lookups.keys().copied()
     }
 }
 

@@ -17,6 +17,7 @@ mod errno;
 mod file;
 mod handles;
 mod inode;
+mod lookups;
 mod lost_base;
 mod notifier;
 mod ops;

@@ -222,33 +222,32 @@ impl State {
     }
 
     fn build(&mut self, subject: Subject) -> OpResult<Directory> {
-        let mut children = Vec::new();
+        let mut arrived = Vec::new();
         if let Subject::Node(handle) = subject {
-            let rows = self
-                .store
-                .children(handle)
-                .map_err(|error| store_errno(&error))?;
-            children.reserve(rows.len());
-            for row in rows {
+            let taken = self.store.each_child(handle, |row| {
                 if !matches!(row.kind, NodeKind::File | NodeKind::Folder) {
-                    continue;
+                    return;
                 }
                 let child = Subject::Node(row.handle);
                 let change = self.changes.get(child);
                 if self.changes.is_doomed(row.handle)
                     || change.is_some_and(|change| change.removed || change.place.is_some())
                 {
-                    continue;
+                    return;
                 }
-                let node = self.decryptor.open(&row);
-                children.push(Child {
+                let (stored, facts) = self.decryptor.list(&row);
+                let child = Child {
                     subject: child,
-                    stored: node.name,
+                    stored,
                     suffix: row.suffix,
-                    facts: node.facts,
-                });
-            }
+                    facts,
+                };
+                arrived.push((row.arrival, row.ts, row.handle, child));
+            });
+            taken.map_err(|error| store_errno(&error))?;
         }
+        arrived.sort_unstable_by_key(|(arrival, ts, handle, _)| (*arrival, *ts, *handle));
+        let mut children: Vec<Child> = arrived.into_iter().map(|(_, _, _, child)| child).collect();
         let mut placed: Vec<(i64, Child)> = Vec::new();
         for row in self.changes.placed_in(subject) {
             if !row.removed {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Member;
+use super::{Member, OWN};
 
 /// Reads an object; `None` if the text is anything else. Of equal names the last value counts.
 pub(super) fn parse(text: &str) -> Option<Vec<(String, Member)>> {
@@ -117,6 +117,7 @@ impl<'de> Deserialize<'de> for Entries<'de> {
 pub(super) struct ListingText<'a> {
     pub(super) name: Option<Cow<'a, str>>,
     pub(super) fingerprint: Option<Cow<'a, str>>,
+    pub(super) has_own: bool,
 }
 
 /// Reads `n` and `c` and skips the rest; `None` when the object needs [`parse`]'s tolerance.
@@ -165,7 +166,8 @@ impl<'de> Deserialize<'de> for ListingText<'de> {
                     match &*name {
                         "n" => listing.name = Some(map.next_value::<Text<'_>>()?.0),
                         "c" => listing.fingerprint = Some(map.next_value::<Text<'_>>()?.0),
-                        _ => {
+                        other => {
+                            listing.has_own |= other.starts_with(OWN);
                             map.next_value::<IgnoredAny>()?;
                         }
                     }

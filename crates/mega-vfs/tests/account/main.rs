@@ -5,6 +5,7 @@
 mod content;
 mod copies;
 mod counts;
+mod listing;
 mod names;
 mod patterns;
 mod races;

@@ -14,7 +14,7 @@ use super::convert::{errno, file_attr, file_type};
 /// Entries per page. A reply of 32 KiB (what getdents of the C library asks for) holds about 700
 /// plain entries, or 200 with attributes.
 const PLAIN_PAGE: usize = 256;
-const PLUS_PAGE: usize = 64;
+const PLUS_PAGE: usize = 32;
 
 /// A reply with what became of it; the error is sent only if nothing was put into the reply.
 pub(super) type Filled<R> = (R, OpResult<()>);
