@@ -11,7 +11,7 @@ use mega_tree::truth::Delta;
 use serde_json::{Map, Value};
 
 use crate::aside::is_set_aside;
-use crate::changes::{SUFFIX, clear_attribute};
+use crate::changes::{SUFFIX, clear_attribute, row_suffix};
 use crate::errno::store_errno;
 use crate::push::Put;
 use crate::state::State;
@@ -254,11 +254,17 @@ impl State {
                 && ours.place.as_ref().is_some_and(|place| place.name == name)
                 && !self.changes.is_in_flight(ours.subject)
         });
-        let Some(old) = ours.map(|ours| ours.subject) else {
+        let Some((old, number)) = ours.map(|ours| (ours.subject, row_suffix(ours))) else {
             return Ok(false);
         };
         let new = Subject::Node(row.handle);
         tracing::info!(target: "megamount::journal", from = ?old, to = ?new, "folder made elsewhere too: merged");
+        if number > 0 {
+            // It is shown under ours.
+            self.store
+                .write(|tx| tx.set_suffix(row.handle, Some(number)))
+                .map_err(|error| store_errno(&error))?;
+        }
         let rows = self.retargeted(old, new);
         self.commit(rows, &[old])?;
         self.forget_dir(old);

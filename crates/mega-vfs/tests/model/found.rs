@@ -421,3 +421,25 @@ fn a_patched_file_survives_the_deletion_of_its_base() {
     check(&world, &picture);
     check_settled(&world, &picture);
 }
+
+/// Ours was shown with a number, so theirs is.
+#[test]
+fn a_folder_merged_into_theirs_keeps_its_path_across_a_crash() {
+    let mut world = World::new(eager(), true);
+    let ignored = &mut Picture::default();
+    let path = || "/a".to_owned();
+    play(&world, &[write("a", 1, 100)], ignored);
+    theirs(&world, &[Fixture::folder("/a")]);
+    play(&world, &[write("a (1)/b", 2, 200)], ignored);
+    theirs(&world, &[Fixture::Trash { path: path() }]);
+    theirs(&world, &[Fixture::folder("/a")]);
+    play(&world, &[Act::Unlink { path: "a" }], ignored);
+    let seen = look(world.life()).unwrap().brief();
+    assert!(
+        seen.iter().any(|line| line.starts_with("a (1)/b")),
+        "{seen:?}"
+    );
+    world.crash();
+    theirs(&world, &[]);
+    assert_eq!(look(world.life()).unwrap().brief(), seen);
+}
