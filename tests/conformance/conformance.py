@@ -44,7 +44,7 @@ class Fsx:
     def __init__(self, lab, tools, seed):
         self.lab, self.binary, self.seed = lab, str(tools / "fsx"), seed
         self.variants = sorted(HERE.glob("fsx-*.toml"))
-        self.passed, self.failed, self.operations, self.round = 0, 0, 0, 0
+        self.passed, self.failed, self.passed_over, self.operations, self.round = 0, 0, 0, 0, 0
 
     def _prepare(self, path, variant):
         """fsx in block mode changes the file that is there: it has to be on the server."""
@@ -75,10 +75,24 @@ class Fsx:
             self.passed += 1
             print(f"fsx  ok      {variant.stem} seed {self.seed}, {operations} in {took:.1f} s")
             return path.name
+        if self._fails_anywhere(command, artifacts):
+            self.passed_over += 1
+            print(f"fsx  -       {variant.stem} seed {self.seed}: fsx fails on a local disk as well")
+            return None
         self.failed += 1
         print(f"fsx  FAILED  {variant.stem} seed {self.seed}: {' '.join(command)}")
         print(tail(result.stdout + result.stderr))
         return None
+
+    def _fails_anywhere(self, command, artifacts):
+        """fsx 0.3.2 takes EINVAL for an error when it happens to ask posix_fallocate for no bytes at all."""
+        path = artifacts / "local"
+        try:
+            # The same size at the start, as block mode needs.
+            path.write_bytes(b"\0" * (256 << 10) if "fsx-uploaded" in command[-1] else b"")
+            return subprocess.run([*command[:-1], str(path)], capture_output=True, timeout=FSX_DEADLINE).returncode != 0
+        finally:
+            path.unlink(missing_ok=True)
 
     def one_round(self, operations):
         self.round += 1
@@ -104,7 +118,7 @@ class Fsx:
         while not self.failed and time.monotonic() < end:
             self.one_round(LONG_ROUND)
         print(
-            f"fsx: {self.passed} runs passed, {self.failed} failures, "
+            f"fsx: {self.passed} runs passed, {self.failed} failures, {self.passed_over} passed over, "
             f"{self.operations} operations, seeds up to {self.seed}"
         )
         return self.failed == 0
