@@ -127,6 +127,10 @@ impl Vfs {
             let tick = Arc::clone(shared);
             let _ = tokio::task::spawn_blocking(move || tick.tick()).await;
         }
+        if drain.is_zero() {
+            // First: what closes is due, and nothing more is to be sent.
+            shared.stop.cancel();
+        }
         shared.is_closing.store(true, Ordering::Release);
         let deadline = Instant::now() + drain;
         loop {
