@@ -43,15 +43,12 @@ async fn a_lost_reply_makes_no_second_node() {
     let world = World::new().await;
     world.write("warm", b"up").await;
     world.settled().await;
-    for _ in 0..2 {
-        world
-            .emulator
-            .faults()
-            .add(FaultRule::once("p", FaultAction::Lost));
-    }
+    let rule = FaultRule::once("cmd:p", FaultAction::Lost).times(2);
+    let lost = world.emulator.faults().add(rule);
     world.mkdir("folder").await;
     world.write("file", b"once").await;
     world.settled().await;
+    assert_eq!(world.emulator.faults().fired(lost), 2);
     assert_eq!(world.paths(), ["/file", "/folder", "/warm"]);
     assert_eq!(world.names("").await, ["file", "folder", "warm"]);
     world.finish().await;
