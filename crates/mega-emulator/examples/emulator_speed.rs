@@ -1,7 +1,7 @@
 //! Prints how fast the emulator is: downloads over four loopback connections, from memory and from
 //! a data directory, and the listing of a million generated nodes with the memory it takes.
 //!
-//! `cargo run --release -p mega-emulator --example speed [MIB] [NODES]`
+//! `cargo run --release -p mega-emulator --example emulator_speed [MIB] [NODES]`
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Prints what the store does per second: `cargo run --release -p mega-store --example speed`.
+//! Prints what the store does per second: `cargo run --release -p mega-store --example cache_speed`.
 //!
 //! Loading a million rows, thousands of rows per CPU second, two or more runs each on two cores shared
 //! with compilers (so orientation only): rows inserted as they come with an index, 134-151 first, 43-44

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use serde::de::IgnoredAny;
 
+#[expect(clippy::print_stdout, reason = "what it prints is all it is for")]
 fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args_os().nth(1).ok_or("a file is needed")?;
     let bytes = std::fs::read(path)?;

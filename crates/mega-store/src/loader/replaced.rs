@@ -33,7 +33,7 @@ pub struct Changed {
     pub before: Option<NodeRow>,
 }
 
-/// The truth that a load took the place of. Dropping it leaves it for [`Replaced::left_over`].
+/// The truth that a load took the place of. Dropping it leaves it for `Replaced::left_over`.
 #[derive(Debug)]
 pub struct Replaced {
     target: Target,
