@@ -32,6 +32,12 @@ use std::process::ExitCode;
 
 use cli::{Cli, Command};
 
+/// Gives memory back that a first load or a large listing needed. The C library's keeps it, once for each
+/// thread: after `find` over a million nodes that was half of the memory. Its settings are in
+/// `.cargo/config.toml`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let (command, warning) = match Cli::read(std::env::args_os()) {
         Ok(read) => read,

@@ -96,6 +96,11 @@ fn start(command: &MountCommand) -> Result<u8, Failure> {
 
 /// The daemon's part: the runtime around everything.
 fn serve(plan: Plan, herald: &Herald) -> Result<u8, Failure> {
+    // A thread of the allocator gives free memory back also while nothing is asked of the mount. Threads do not
+    // live through a fork, so it starts here. Without it memory is given back later: no reason to fail.
+    if let Err(error) = tikv_jemalloc_ctl::background_thread::write(true) {
+        tracing::debug!(%error, "the allocator has no thread of its own");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("megamount")
