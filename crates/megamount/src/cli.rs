@@ -7,7 +7,9 @@
 
 mod commands;
 mod config;
+mod fstab;
 mod options;
+mod pages;
 mod rclone;
 
 use std::ffi::OsString;
@@ -17,15 +19,18 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::env_vars as env;
 use crate::quantity::Switch;
+use rclone::Vocabulary;
 
 pub(crate) use commands::{
     DiscardCommand, ExportCommand, FlushCommand, RetryCommand, StatusCommand, UnmountCommand,
     VerifyCommand,
 };
 pub(crate) use config::{ConfigAction, ConfigCommand, ImportCommand};
+pub(crate) use fstab::is_helper;
 pub(crate) use options::{
     CacheMode, FsyncMode, LogFormat, LogLevel, MountOptions, Settings, VerifyMode, VersionsMode,
 };
+pub(crate) use pages::{CompletionCommand, ManCommand};
 pub(crate) use rclone::Carried;
 
 /// Everything that can be typed.
@@ -88,6 +93,25 @@ pub(crate) enum Command {
     Export(ExportCommand),
     /// Compare files with Mega's checksums; what is not cached is downloaded
     Verify(VerifyCommand),
+    /// Look for what is in the way of a mount on this machine
+    Doctor(Box<DoctorCommand>),
+    /// Print the completion script for a shell
+    Completion(CompletionCommand),
+    /// Print the manual page, or write all of them
+    Man(ManCommand),
+}
+
+/// `megamount doctor`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Exit codes: 0 a mount works, 2 something is in the way.")]
+pub(crate) struct DoctorCommand {
+    /// With the options of this remote
+    #[arg(value_name = "REMOTE:")]
+    pub(crate) remote: Option<String>,
+    #[command(flatten)]
+    pub(crate) program: ProgramOptions,
+    #[command(flatten)]
+    pub(crate) options: MountOptions,
 }
 
 /// The bare mount: its arguments are missing when a command is given instead.
@@ -123,6 +147,9 @@ pub(crate) struct MountCommand {
     /// What rclone's options say of the account.
     #[arg(skip)]
     pub(crate) carried: Carried,
+    /// mount(8) has called.
+    #[arg(skip)]
+    pub(crate) is_helper: bool,
 }
 
 /// Options that have no place in a configuration file.
@@ -157,24 +184,39 @@ impl Cli {
             program: self.mount.program,
             options: self.mount.options,
             carried: Carried::default(),
+            is_helper: false,
         })))
     }
 
-    /// Reads a command line, in our own words or those of `rclone mount`; the second of the pair is
-    /// a warning about words that mean nothing here.
-    pub(crate) fn read(
-        args: impl IntoIterator<Item = OsString>,
-    ) -> Result<(Option<Command>, Option<String>), clap::Error> {
+    /// Reads a command line, in our own words, those of `rclone mount` or those of mount(8).
+    pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Read, clap::Error> {
+        let mut args: Vec<_> = args.into_iter().collect();
         let definition = Self::command();
-        let commands: Vec<_> = definition
-            .get_subcommands()
-            .flat_map(|command| {
-                std::iter::once(command.get_name()).chain(command.get_all_aliases())
-            })
-            .filter(|name| *name != "mount")
-            .map(str::to_owned)
-            .collect();
-        let translated = rclone::translate(args, &commands);
+        let mut vocabulary = Vocabulary {
+            commands: definition
+                .get_subcommands()
+                .flat_map(|command| {
+                    std::iter::once(command.get_name()).chain(command.get_all_aliases())
+                })
+                .filter(|name| *name != "mount")
+                .map(str::to_owned)
+                .collect(),
+            options: definition
+                .get_arguments()
+                .filter_map(|argument| argument.get_long().map(str::to_owned))
+                .collect(),
+            is_strict: false,
+        };
+        let is_helper = args.first().is_some_and(|program| is_helper(program));
+        let mut is_fake = false;
+        if is_helper {
+            // What it mounts may be called like a command.
+            vocabulary.commands.clear();
+            let helper = fstab::helper(args);
+            (args, is_fake) = (helper.args, helper.is_fake);
+            vocabulary.is_strict = !helper.is_sloppy;
+        }
+        let translated = rclone::translate(args, &vocabulary);
         let mut command = Self::try_parse_from(translated.args)?.into_command();
         let mut warnings = vec![];
         if !translated.ignored.is_empty() {
@@ -192,9 +234,25 @@ impl Cli {
         }
         if let Some(Command::Mount(mount)) = &mut command {
             mount.carried = translated.carried;
+            mount.is_helper = is_helper;
         }
-        Ok((command, (!warnings.is_empty()).then(|| warnings.join(" "))))
+        Ok(Read {
+            command: command.filter(|_| !is_fake),
+            warning: (!warnings.is_empty()).then(|| warnings.join(" ")),
+            is_fake,
+        })
     }
+}
+
+/// A command line that makes sense.
+#[derive(Debug)]
+pub(crate) struct Read {
+    /// What is to be done, if anything.
+    pub(crate) command: Option<Command>,
+    /// About words that mean nothing here, and secrets that others can see.
+    pub(crate) warning: Option<String>,
+    /// mount(8) wants to know whether it makes sense, and nothing more.
+    pub(crate) is_fake: bool,
 }
 
 #[cfg(test)]

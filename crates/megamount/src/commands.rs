@@ -1,6 +1,7 @@
 //! The commands that talk to a mount that is up: `status`, `flush`, `umount`, `retry`, `discard`,
 //! `export`, `verify`. Each is one function from its arguments to an exit code.
 
+mod pages;
 mod push;
 mod resolve;
 mod status;
@@ -8,6 +9,7 @@ mod verify;
 
 use std::io::Write;
 
+pub(crate) use pages::{completion, man};
 pub(crate) use push::{flush, unmount};
 pub(crate) use resolve::{discard, export, retry};
 pub(crate) use status::status;

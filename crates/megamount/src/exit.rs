@@ -84,6 +84,16 @@ pub(crate) fn code(failure: &Failure) -> u8 {
     }
 }
 
+/// `code` in the words of mount(8), for its helper.
+pub(crate) fn of_mount(code: u8) -> u8 {
+    match code {
+        DONE => 0,
+        USAGE => 1,
+        LOCAL => 2,
+        _ => 32,
+    }
+}
+
 /// `code` as the process result.
 pub(crate) fn status(code: u8) -> ExitCode {
     ExitCode::from(code)

@@ -14,6 +14,7 @@ mod config;
 mod control;
 mod demo;
 mod display;
+mod doctor;
 mod env_vars;
 mod exit;
 mod failure;
@@ -39,24 +40,37 @@ use cli::{Cli, Command};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let (command, warning) = match Cli::read(std::env::args_os()) {
+    let is_helper = std::env::args_os()
+        .next()
+        .is_some_and(|program| cli::is_helper(&program));
+    let code = answer();
+    exit::status(if is_helper {
+        exit::of_mount(code)
+    } else {
+        code
+    })
+}
+
+fn answer() -> u8 {
+    let read = match Cli::read(std::env::args_os()) {
         Ok(read) => read,
         Err(error) => {
             // Nothing is left to do when the terminal does not take the message.
             let _ = error.print();
-            return exit::status(if error.use_stderr() {
+            return if error.use_stderr() {
                 exit::USAGE
             } else {
                 exit::DONE
-            });
+            };
         }
     };
-    if let Some(warning) = warning {
+    if let Some(warning) = read.warning {
         launch::complain(&warning);
     }
-    match command {
-        Some(command) => exit::status(run(&command)),
-        None => exit::status(exit::USAGE),
+    match read.command {
+        Some(command) => run(&command),
+        None if read.is_fake => exit::DONE,
+        None => exit::USAGE,
     }
 }
 
@@ -71,5 +85,8 @@ fn run(command: &Command) -> u8 {
         Command::Export(command) => commands::code(commands::export(command)),
         Command::Config(command) => commands::code(setup::run(command)),
         Command::Verify(command) => commands::code(commands::verify(command)),
+        Command::Doctor(command) => commands::code(doctor::run(command)),
+        Command::Completion(command) => commands::code(commands::completion(command)),
+        Command::Man(command) => commands::code(commands::man(command)),
     }
 }

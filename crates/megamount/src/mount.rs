@@ -54,7 +54,9 @@ pub(crate) fn run(command: &MountCommand) -> u8 {
 
 /// Checks, forks, and hands over to the daemon's part.
 fn start(command: &MountCommand) -> Result<u8, Failure> {
-    let foreground = launch::stays_in_foreground(command.program.foreground());
+    // mount(8) waits for its helper's end.
+    let foreground =
+        !command.is_helper && launch::stays_in_foreground(command.program.foreground());
     let plan = Plan::make(command)?;
     let log_file = match (&plan.settings.log_file, foreground) {
         (Some(path), _) => Some(path.clone()),

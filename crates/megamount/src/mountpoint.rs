@@ -69,28 +69,44 @@ pub(crate) fn prepare(given: &Path) -> Result<PathBuf, Failure> {
 
 /// Checks that FUSE works here for this user.
 pub(crate) fn check_fuse(allow: Option<&'static str>) -> Result<(), Failure> {
-    match OpenOptions::new().read(true).write(true).open(FUSE_DEVICE) {
-        Ok(_) => {}
-        Err(e) if e.kind() == ErrorKind::NotFound => return Err(Failure::NoFuseDevice),
-        Err(e) => {
-            return Err(Failure::FuseDevice {
-                reason: e.to_string(),
-            });
-        }
-    }
+    check_device()?;
     if is_root() {
         return Ok(());
     }
     if fusermount().is_none() {
         return Err(Failure::NoFusermount);
     }
-    if let Some(option) = allow {
-        let conf = std::fs::read_to_string(FUSE_CONF).unwrap_or_default();
-        if !conf.lines().any(|line| line.trim() == "user_allow_other") {
-            return Err(Failure::AllowOtherForbidden { option });
-        }
+    match allow {
+        Some(option) if !allows_others() => Err(Failure::AllowOtherForbidden { option }),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// Checks that the device of FUSE is there and may be opened.
+pub(crate) fn check_device() -> Result<(), Failure> {
+    match OpenOptions::new().read(true).write(true).open(FUSE_DEVICE) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Err(Failure::NoFuseDevice),
+        Err(e) => Err(Failure::FuseDevice {
+            reason: e.to_string(),
+        }),
+    }
+}
+
+/// Whether users may let others into their mounts.
+pub(crate) fn allows_others() -> bool {
+    let conf = std::fs::read_to_string(FUSE_CONF).unwrap_or_default();
+    conf.lines().any(|line| line.trim() == "user_allow_other")
+}
+
+/// Where mounts of ours are, in the order of mounting.
+pub(crate) fn ours() -> Vec<PathBuf> {
+    let table = mountinfo::read().unwrap_or_default();
+    table
+        .into_iter()
+        .filter(|entry| entry.is_fuse() && is_ours(entry))
+        .map(|entry| entry.mount_point)
+        .collect()
 }
 
 /// Refuses files of ours inside the mount, where each access would wait for ourselves.
@@ -247,7 +263,7 @@ fn is_ours(entry: &MountEntry) -> bool {
 
 /// A mount whose process has ended answers ENOTCONN. Asked by statfs, which is never cached: stat
 /// goes on answering from the kernel's memory for as long as the attributes may be kept.
-fn is_dead(path: &Path) -> bool {
+pub(crate) fn is_dead(path: &Path) -> bool {
     rustix::fs::statfs(path).is_err_and(|error| error == Errno::NOTCONN)
 }
 
@@ -288,7 +304,7 @@ fn run_fusermount(arguments: &[&str], path: &Path) -> io::Result<()> {
 }
 
 /// Where fusermount3 is, looked up as fuser does it.
-fn fusermount() -> Option<PathBuf> {
+pub(crate) fn fusermount() -> Option<PathBuf> {
     if let Some(path) = env::path(env::FUSERMOUNT_PATH) {
         return path.is_file().then_some(path);
     }

@@ -4,9 +4,12 @@
 //! named. The table is that of rclone 1.75 (`rclone mount --help`, and the global options that
 //! stand in units).
 
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+
+use super::fstab::{self, Word};
 
 /// What the command line says of the account and of rclone's configuration.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -36,6 +39,33 @@ pub(crate) struct Translated {
     pub(crate) carried: Carried,
     /// Options that have no meaning here.
     pub(crate) ignored: Vec<String>,
+}
+
+/// The words that are known, and what becomes of others.
+#[derive(Debug, Default)]
+pub(crate) struct Vocabulary {
+    /// First words that are no mount.
+    pub(crate) commands: Vec<String>,
+    /// Our own long options.
+    pub(crate) options: Vec<String>,
+    /// Unknown words in a list of `-o` are errors; else they are passed over and named.
+    pub(crate) is_strict: bool,
+}
+
+impl Vocabulary {
+    /// Whether `--NAME` or `--NAME=VALUE` is an option, ours or rclone's.
+    fn has(&self, option: &OsStr) -> bool {
+        let text = option.to_string_lossy();
+        let name = text.trim_start_matches("--");
+        let name = name.split_once('=').map_or(name, |(name, _)| name);
+        self.options.iter().any(|known| known == name)
+            || VALUES
+                .iter()
+                .chain(SWITCHES)
+                .any(|(known, _)| *known == name)
+            || IDLE_VALUES.contains(&name)
+            || IDLE_SWITCHES.contains(&name)
+    }
 }
 
 /// What an option of rclone's is here.
@@ -227,22 +257,21 @@ fn log_format(value: &str) -> Option<&'static str> {
         .then_some("json")
 }
 
-/// Translates the arguments of a mount; `args` begins with the name of the program, and
-/// `commands` are the first words that are no mount.
+/// Translates the arguments of a mount; `args` begins with the name of the program.
 pub(crate) fn translate(
     args: impl IntoIterator<Item = OsString>,
-    commands: &[String],
+    vocabulary: &Vocabulary,
 ) -> Translated {
-    let mut args = args.into_iter().peekable();
+    let mut args: VecDeque<OsString> = args.into_iter().collect();
     let mut done = Translated::default();
-    done.args.extend(args.next());
-    let first = args.peek().and_then(|first| first.to_str());
-    if first.is_some_and(|first| commands.iter().any(|command| command == first)) {
+    done.args.extend(args.pop_front());
+    let first = args.front().and_then(|first| first.to_str());
+    if first.is_some_and(|first| vocabulary.commands.iter().any(|command| command == first)) {
         done.args.extend(args);
         return done;
     }
     let (mut louder, mut quiet, mut has_level) = (0, false, false);
-    while let Some(arg) = args.next() {
+    while let Some(arg) = args.pop_front() {
         if arg == "--" {
             done.args.push(arg);
             done.args.extend(args);
@@ -259,11 +288,11 @@ pub(crate) fn translate(
                 [b'-', b'o', attached @ ..] => {
                     let list = OsStr::from_bytes(attached).to_owned();
                     let list = if list.is_empty() {
-                        args.next()
+                        args.pop_front()
                     } else {
                         Some(list)
                     };
-                    done.fuse_options(&list.unwrap_or_default());
+                    done.list(&list.unwrap_or_default(), vocabulary, &mut args);
                 }
                 _ => done.args.push(arg),
             }
@@ -283,7 +312,7 @@ pub(crate) fn translate(
             done.ignored.push(format!("--{name}"));
         } else if IDLE_VALUES.iter().any(is) {
             if given.is_none() {
-                args.next();
+                args.pop_front();
             }
             done.ignored.push(format!("--{name}"));
         } else if let Some((_, meaning)) = SWITCHES.iter().find(|(known, _)| *known == name) {
@@ -295,7 +324,7 @@ pub(crate) fn translate(
                 _ => {}
             }
         } else if let Some((_, meaning)) = VALUES.iter().find(|(known, _)| *known == name) {
-            let Some(value) = given.or_else(|| args.next()) else {
+            let Some(value) = given.or_else(|| args.pop_front()) else {
                 // Clap says best that a value is missing, of the name that was typed.
                 done.args.push(arg);
                 continue;
@@ -303,9 +332,10 @@ pub(crate) fn translate(
             has_level |= name == "log-level";
             done.value(&name, *meaning, value);
         } else if name == "option" {
-            done.fuse_options(&given.or_else(|| args.next()).unwrap_or_default());
+            let list = given.or_else(|| args.pop_front()).unwrap_or_default();
+            done.list(&list, vocabulary, &mut args);
         } else if name == "config" {
-            let Some(value) = given.or_else(|| args.next()) else {
+            let Some(value) = given.or_else(|| args.pop_front()) else {
                 done.args.push(arg);
                 continue;
             };
@@ -340,19 +370,20 @@ impl Translated {
         self.args.push(OsString::from_vec(arg));
     }
 
-    /// `-o ro,allow_other`: those that change what may be done are ours, too.
-    fn fuse_options(&mut self, list: &OsStr) {
-        for option in list
-            .to_string_lossy()
-            .split(',')
-            .filter(|text| !text.is_empty())
-        {
-            match option {
-                "ro" => self.push("read-only", "true".into()),
-                "allow_other" => self.push("allow-other", "true".into()),
-                "allow_root" => self.push("allow-root", "true".into()),
-                other => self.ignored.push(format!("-o {other}")),
+    /// `-o ro,write_back=10s`: what is an option becomes the next argument.
+    fn list(&mut self, list: &OsStr, vocabulary: &Vocabulary, args: &mut VecDeque<OsString>) {
+        let mut options = vec![];
+        for text in fstab::words(list) {
+            match fstab::word(text) {
+                Word::Nothing => {}
+                Word::Option(option) if vocabulary.has(&option) || vocabulary.is_strict => {
+                    options.push(option);
+                }
+                Word::Option(_) => self.ignored.push(format!("-o {}", text.to_string_lossy())),
             }
+        }
+        for option in options.into_iter().rev() {
+            args.push_front(option);
         }
     }
 
@@ -384,10 +415,14 @@ mod tests {
 
     fn translated(args: &str) -> Translated {
         let args = std::iter::once("megamount").chain(args.split(' '));
-        translate(
-            args.map(OsString::from),
-            &["status".to_owned(), "config".to_owned()],
-        )
+        let vocabulary = Vocabulary {
+            commands: vec!["status".to_owned(), "config".to_owned()],
+            options: ["read-only", "allow-other", "allow-root", "write-back"]
+                .map(str::to_owned)
+                .to_vec(),
+            is_strict: false,
+        };
+        translate(args.map(OsString::from), &vocabulary)
     }
 
     fn ours(args: &str) -> String {
@@ -418,12 +453,13 @@ mod tests {
             ("w: /m --log-format date,time", "w: /m"),
             ("w: /m --log-format text", "w: /m --log-format=text"),
             ("w: /m --read-only --uid 5", "w: /m --read-only --uid 5"),
+            ("w: /m -o ro,allow_other", "w: /m --read-only --allow-other"),
+            ("-oro w: /m", "--read-only w: /m"),
+            ("w: /m --option=allow_root", "w: /m --allow-root"),
             (
-                "w: /m -o ro,allow_other",
-                "w: /m --read-only=true --allow-other=true",
+                "w: /m -o _netdev,write_back=5s,vfs-cache-mode=off",
+                "w: /m --write-back=5s --cache=off",
             ),
-            ("-oro w: /m", "--read-only=true w: /m"),
-            ("w: /m --option=allow_root", "w: /m --allow-root=true"),
             ("w: /m -- --vfs-refresh", "w: /m -- --vfs-refresh"),
             ("w: /m --vfs-write-back", "w: /m --vfs-write-back"),
         ] {
