@@ -20,6 +20,9 @@ const NODE_HANDLE: usize = 8;
 /// The longest key string that is wrapped by AES; longer ones are RSA ciphertexts.
 const LONGEST_AES: usize = 43;
 
+/// The longest share key that is wrapped by AES.
+const LONGEST_SHARE: usize = 22;
+
 /// Through which key a node key was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
@@ -142,6 +145,17 @@ impl KeyRing {
     /// The account's RSA key, if known.
     pub const fn rsa(&self) -> Option<&RsaPrivateKey> {
         self.rsa.as_ref()
+    }
+
+    /// Opens a share key as it was sent to us: under the master key, or, when it is longer, encrypted with
+    /// our RSA key (protocol/03 section 5). Nothing proves it; a wrong one opens no node.
+    pub fn open_share_key(&self, served: &str) -> Option<ShareKey> {
+        let bytes = Zeroizing::new(b64::decode(served, "share key").ok()?);
+        if served.len() <= LONGEST_SHARE {
+            return self.master()?.unwrap_share_key(&bytes).ok();
+        }
+        let plain = Zeroizing::new(self.rsa.as_ref()?.decrypt_key(&bytes).ok()?);
+        ShareKey::from_slice(plain.get(..16)?).ok()
     }
 
     /// Finds a node's key in its `k` string.

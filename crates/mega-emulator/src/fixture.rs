@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::change::{Change, Tagged};
-use crate::codec::{Handle, b64, unb64, unb64_array};
+use crate::codec::{Handle, b64, unb64};
 use crate::config::EmulatorError;
 use crate::crypto::{self, Block, NodeKey};
 use crate::generated::Region;
@@ -210,6 +210,34 @@ pub enum Fixture {
         /// 0 read, 1 write, 2 full.
         level: i64,
     },
+    /// The same, with a choice of how the recipient gets the key.
+    ShareAs {
+        /// Which folder.
+        path: String,
+        /// The recipient's address.
+        to: String,
+        /// 0 read, 1 write, 2 full.
+        level: i64,
+        /// How.
+        key: KeyForm,
+    },
+    /// Ends the share of a folder with one account.
+    Unshare {
+        /// Which folder.
+        path: String,
+        /// The recipient's address.
+        to: String,
+    },
+}
+
+/// How the recipient of a share gets its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyForm {
+    /// Under the recipient's master key.
+    Legacy,
+    /// Encrypted with the recipient's RSA key.
+    Rsa,
 }
 
 impl Fixture {
@@ -399,13 +427,9 @@ impl Work<'_> {
     fn put(&mut self, mut node: Node, key: &NodeKey, name: &str) -> Handle {
         if let Some(parent) = node.p {
             for root in self.state.shares_above(parent) {
-                let ok = self
-                    .state
-                    .shares
-                    .get(&root)
-                    .and_then(|s| unb64_array::<16>(&s.ok));
-                let Some(ok) = ok else { continue };
-                let share = crypto::block_at(&crypto::ecb_decrypt(&self.mk(), &ok));
+                let Some(share) = self.state.share_key(root) else {
+                    continue;
+                };
                 node.sk
                     .push((root, b64(&crypto::ecb_encrypt(&share, &key.raw()))));
             }
@@ -601,11 +625,24 @@ impl Work<'_> {
             }
             Fixture::Link { path } => return self.link(path),
             Fixture::Share { path, to, level } => {
-                let h = self.folder(path)?;
-                let target = self.state.user_by_email(to).map(|u| u.handle.clone());
-                let target =
-                    target.ok_or_else(|| EmulatorError::Invalid(format!("no account {to}")))?;
-                self.share(h, &target, *level);
+                let (h, target) = (self.folder(path)?, self.account(to)?);
+                self.share(h, &target, *level, KeyForm::Legacy);
+                h
+            }
+            Fixture::ShareAs {
+                path,
+                to,
+                level,
+                key,
+            } => {
+                let (h, target) = (self.folder(path)?, self.account(to)?);
+                self.share(h, &target, *level, *key);
+                h
+            }
+            Fixture::Unshare { path, to } => {
+                let (h, target) = (self.find(path)?, self.account(to)?);
+                let change = self.begin();
+                crate::commands::sharing::end_share(self.state, &change, h, &target);
                 h
             }
         };
@@ -630,19 +667,22 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// The user handle of an address.
+    fn account(&self, email: &str) -> Outcome<String> {
+        let found = self.state.user_by_email(email).map(|u| u.handle.clone());
+        found.ok_or_else(|| EmulatorError::Invalid(format!("no account {email}")))
+    }
+
     /// Shares a folder under its share key, which is made on first use.
-    fn share(&mut self, h: Handle, target: &str, level: i64) -> Block {
-        let known = self
-            .state
-            .shares
-            .get(&h)
-            .and_then(|s| unb64_array::<16>(&s.ok));
-        let key = match known {
-            Some(ok) => crypto::block_at(&crypto::ecb_decrypt(&self.mk(), &ok)),
+    fn share(&mut self, h: Handle, target: &str, level: i64, form: KeyForm) -> Block {
+        let key = match self.state.share_key(h) {
+            Some(key) => key,
             None => self.state.random::<16>(),
         };
         let change = self.begin();
-        crate::commands::sharing::share_as_fixture(self.state, &change, h, target, level, &key);
+        crate::commands::sharing::share_as_fixture(
+            self.state, &change, h, target, level, &key, form,
+        );
         key
     }
 
@@ -655,7 +695,7 @@ impl Work<'_> {
                 .node_key(&file)
                 .map(|k| k.raw())
                 .unwrap_or_default(),
-            None => self.share(h, "EXP", 0).to_vec(),
+            None => self.share(h, "EXP", 0, KeyForm::Legacy).to_vec(),
         };
         let user = self.user.clone();
         let (_, ph) = crate::commands::sharing::make_link(self.state, &user, h, None);

@@ -41,6 +41,6 @@ pub use account::AccountSpec;
 pub use config::{EmulatorConfig, EmulatorError, Knobs};
 pub use counters::Counters;
 pub use faults::{FaultAction, FaultControl, FaultRule};
-pub use fixture::{Brokenness, Fixture, FixtureContent, pattern};
+pub use fixture::{Brokenness, Fixture, FixtureContent, KeyForm, pattern};
 pub use inspect::PlainNode;
 pub use server::Emulator;

@@ -99,6 +99,10 @@ pub(crate) struct Share {
     pub(crate) ha: String,
     /// User handle or `EXP` to (level, time, wrapped share key for the recipient).
     pub(crate) users: BTreeMap<String, (i64, i64, String)>,
+    /// The key, where `ok` does not have it: modern clients send zeros there and keep the key in
+    /// `^!keys`. Known to the fixture only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) secret: Option<Block>,
 }
 
 /// One packet of a user's stream.

@@ -28,7 +28,12 @@ impl State {
         if mk == [0; 16] {
             return None;
         }
-        unwrap_key(&node.k, &mk)
+        let own = unwrap_key(&node.k, &mk);
+        // What a recipient put has no key of the owner's, only those of shares.
+        own.or_else(|| {
+            let mut shared = node.sk.iter();
+            shared.find_map(|(root, key)| unwrap_key(key, &self.share_key(*root)?))
+        })
     }
 
     /// The attribute text of a node, if it can be decrypted.

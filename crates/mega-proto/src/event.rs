@@ -10,7 +10,7 @@ use crate::handle::{NodeHandle, PublicHandle, UserHandle};
 use crate::liberal::{LooseInt, LooseParsed, LooseText};
 use crate::node::RawNode;
 use crate::opaque::Seqno;
-use crate::tree::ShareTarget;
+use crate::tree::{ShareTarget, User};
 
 /// One packet: who caused it, and what happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub enum ActionPacket {
     Nodes {
         /// Those of `f`, then those of `f2`. Unreadable ones are left out.
         nodes: Vec<RawNode>,
+        /// Users that the nodes name, of `u`.
+        users: Vec<User>,
         /// As [`Packet::i`].
         client_id: Option<String>,
     },
@@ -96,6 +98,11 @@ pub enum ActionPacket {
         names: Vec<String>,
         /// `v`, the versions, in the order of the names.
         versions: Vec<String>,
+    },
+    /// `c`: users, and whether they are contacts.
+    Contacts {
+        /// `u`.
+        users: Vec<User>,
     },
     /// `pk`: share keys wait to be fetched.
     PendingKeys,
@@ -223,7 +230,7 @@ struct Members {
     st: LooseText,
     t: Value,
     ts: LooseInt,
-    u: LooseText,
+    u: Value,
     ua: Value,
     v: Value,
 }
@@ -257,12 +264,13 @@ fn action(members: Members, client_id: Option<&String>) -> Option<ActionPacket> 
     Some(match name.as_str() {
         "t" => ActionPacket::Nodes {
             nodes: nodes(&members.t)?,
+            users: users(members.t.get("u")),
             client_id: client_id.cloned(),
         },
         "u" => ActionPacket::Attributes {
             node: members.node()?,
             attrs: members.at.filled(),
-            owner: members.u.0.and_then(|text| text.parse().ok()),
+            owner: members.u.as_str().and_then(|text| text.parse().ok()),
             ts: members.ts.0,
         },
         "d" => ActionPacket::Delete {
@@ -277,7 +285,7 @@ fn action(members: Members, client_id: Option<&String>) -> Option<ActionPacket> 
                 .filter(|key| !key.is_empty())
                 .map(str::to_owned),
             owner: members.o.0,
-            target: members.u.0.and_then(|text| text.parse().ok()),
+            target: members.u.as_str().and_then(|text| text.parse().ok()),
             access: members.r.0,
             ts: members.ts.0,
             owner_key: members.ok.filled(),
@@ -294,13 +302,16 @@ fn action(members: Members, client_id: Option<&String>) -> Option<ActionPacket> 
             keys: keys(&members.n, &members.k),
         },
         "ua" => ActionPacket::UserAttributes {
-            user: members.u.0.and_then(|text| text.parse().ok()),
+            user: members.u.as_str().and_then(|text| text.parse().ok()),
             names: texts(&members.ua),
             versions: texts(&members.v),
         },
         "fa" => ActionPacket::FileAttributes {
             node: members.node()?,
             fa: members.fa.0.unwrap_or_default(),
+        },
+        "c" => ActionPacket::Contacts {
+            users: users(Some(&members.u)),
         },
         "pk" => ActionPacket::PendingKeys,
         "psts" | "psts_v2" | "pses" | "ftr" | "sqac" | "ub" => ActionPacket::QuotaChanged,
@@ -315,6 +326,11 @@ fn nodes(value: &Value) -> Option<Vec<RawNode>> {
         .into_iter()
         .filter_map(|name| members.get(name)?.as_array());
     Some(lists.flatten().filter_map(RawNode::from_value).collect())
+}
+
+fn users(value: Option<&Value>) -> Vec<User> {
+    let list = value.and_then(Value::as_array).into_iter().flatten();
+    list.filter_map(User::from_value).collect()
 }
 
 /// Pairs of handle and key; both are single values or lists.
@@ -368,7 +384,10 @@ mod tests {
             ActionPacket::Delete { node, moved: true }
         );
         assert_eq!(reply.packets[1].st.as_deref(), Some("!a"));
-        let ActionPacket::Nodes { nodes, client_id } = &reply.packets[1].action else {
+        let ActionPacket::Nodes {
+            nodes, client_id, ..
+        } = &reply.packets[1].action
+        else {
             panic!()
         };
         assert_eq!(

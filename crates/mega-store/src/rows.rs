@@ -57,6 +57,8 @@ pub enum ShareKind {
     Outgoing,
     /// A public link of ours (`ph`); `key_as_served` is the public handle, `extra` what else came.
     Link,
+    /// A user we know of (`u`); `handle` is zero, `user` the user, `extra` the e-mail address.
+    Contact,
 }
 
 /// A share key, a share or a link, as served. Its identity is (handle, kind, user).
@@ -88,6 +90,16 @@ impl ShareRow {
             key_as_served,
             access: None,
             extra: None,
+        }
+    }
+
+    /// A user and their address.
+    #[must_use]
+    pub fn contact(user: UserHandle, address: String) -> Self {
+        Self {
+            user: Some(user),
+            extra: Some(address),
+            ..Self::new(NodeHandle::from_u48(0), ShareKind::Contact, "")
         }
     }
 }

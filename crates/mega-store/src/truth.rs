@@ -286,6 +286,7 @@ const fn share_kind_number(kind: ShareKind) -> i64 {
         ShareKind::Incoming => 1,
         ShareKind::Outgoing => 2,
         ShareKind::Link => 3,
+        ShareKind::Contact => 4,
     }
 }
 
@@ -295,6 +296,7 @@ fn share_from(row: &Row<'_>) -> rusqlite::Result<ShareRow> {
         1 => ShareKind::Incoming,
         2 => ShareKind::Outgoing,
         3 => ShareKind::Link,
+        4 => ShareKind::Contact,
         other => return Err(rusqlite::Error::IntegralValueOutOfRange(1, other)),
     };
     let user: i64 = row.get(2)?;
@@ -333,10 +335,11 @@ pub(crate) fn delete_share(
     db: &Connection,
     handle: NodeHandle,
     kind: ShareKind,
-) -> Result<(), StoreError> {
-    db.prepare_cached("DELETE FROM share WHERE handle = ?1 AND kind = ?2")?
+) -> Result<bool, StoreError> {
+    let count = db
+        .prepare_cached("DELETE FROM share WHERE handle = ?1 AND kind = ?2")?
         .execute(params![handle_number(handle), share_kind_number(kind)])?;
-    Ok(())
+    Ok(count > 0)
 }
 
 /// A value of `meta` by its full name.

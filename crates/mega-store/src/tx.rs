@@ -186,11 +186,23 @@ impl<'a> Tx<'a> {
         truth::put_share(self.db, "share", share)
     }
 
-    /// Deletes every share row of this node and kind.
+    /// All share rows as this transaction sees them.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn shares(&self) -> Result<Vec<ShareRow>, StoreError> {
+        truth::shares(self.db)
+    }
+
+    /// Deletes every share row of this node and kind; whether there was any.
     ///
     /// # Errors
     /// If the database cannot be written.
-    pub fn delete_share(&mut self, handle: NodeHandle, kind: ShareKind) -> Result<(), StoreError> {
+    pub fn delete_share(
+        &mut self,
+        handle: NodeHandle,
+        kind: ShareKind,
+    ) -> Result<bool, StoreError> {
         truth::delete_share(self.db, handle, kind)
     }
 

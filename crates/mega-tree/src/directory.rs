@@ -72,6 +72,8 @@ pub struct Directory {
     /// How many entries are directories.
     folders: usize,
     next_cookie: u64,
+    /// A spelling that is never given.
+    reserved: Option<&'static str>,
     /// Where counting on starts for a spelling, so that thousands of equal names stay linear.
     counters: HashMap<Arc<str>, u32>,
 }
@@ -81,7 +83,17 @@ impl Directory {
     /// Returns the suffixes that were assigned now and have to be stored.
     #[must_use]
     pub fn build(children: Vec<Child>) -> (Self, Vec<NewSuffix>) {
+        Self::build_without(None, children)
+    }
+
+    /// The same; `reserved` is a spelling that no entry gets, now or later.
+    #[must_use]
+    pub fn build_without(
+        reserved: Option<&'static str>,
+        children: Vec<Child>,
+    ) -> (Self, Vec<NewSuffix>) {
         let mut directory = Self {
+            reserved,
             by_name: HashMap::with_capacity(children.len()),
             by_subject: HashMap::with_capacity(children.len()),
             ..Self::default()
@@ -96,7 +108,7 @@ impl Directory {
                 (Subject::Local(_), _) | (_, Some(_)) => {
                     let plain = spell(&child.stored, child.subject);
                     let spelling = suffixed(&plain, child.suffix.unwrap_or(0));
-                    if directory.by_name.contains_key(spelling.as_str()) {
+                    if directory.is_taken(&spelling) {
                         later.push((cookie, child));
                     } else {
                         directory.place(cookie, child, spelling.into());
@@ -107,7 +119,7 @@ impl Directory {
         }
         for (cookie, child) in waiting {
             let spelling = spell(&child.stored, child.subject);
-            if directory.by_name.contains_key(spelling.as_str()) {
+            if directory.is_taken(&spelling) {
                 later.push((cookie, child));
             } else {
                 directory.place(cookie, child, spelling.into());
@@ -118,6 +130,10 @@ impl Directory {
             assigned.push(directory.place_counting_on(cookie, child));
         }
         (directory, assigned)
+    }
+
+    fn is_taken(&self, spelling: &str) -> bool {
+        self.reserved == Some(spelling) || self.by_name.contains_key(spelling)
     }
 
     fn place(&mut self, cookie: u64, child: Child, spelling: Arc<str>) {
@@ -142,7 +158,7 @@ impl Directory {
         let mut number = self.counters.get(&plain).copied().unwrap_or(1);
         let spelling = loop {
             let candidate = suffixed(&plain, number);
-            if !self.by_name.contains_key(candidate.as_str()) {
+            if !self.is_taken(&candidate) {
                 break candidate;
             }
             number = number.saturating_add(1);
@@ -167,7 +183,7 @@ impl Directory {
         };
         let plain = spell(&child.stored, child.subject);
         let spelling = suffixed(&plain, child.suffix.unwrap_or(0));
-        if self.by_name.contains_key(spelling.as_str()) {
+        if self.is_taken(&spelling) {
             Some(self.place_counting_on(cookie, child))
         } else {
             self.place(cookie, child, spelling.into());

@@ -84,6 +84,28 @@ impl Decryptor {
         ring.insert_share(&handle.to_string(), key);
     }
 
+    /// Forgets the key of a share that has ended.
+    pub fn remove_share(&self, handle: mega_proto::NodeHandle) {
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        ring.remove_share(&handle.to_string());
+    }
+
+    /// The shares whose keys are known.
+    #[must_use]
+    pub fn share_handles(&self) -> Vec<mega_proto::NodeHandle> {
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        ring.share_handles()
+            .filter_map(|handle| handle.parse().ok())
+            .collect()
+    }
+
+    /// Opens a share key that somebody sent us (`sk`, `k` of a share packet; protocol/03 section 5).
+    #[must_use]
+    pub fn open_share_key(&self, served: &str) -> Option<ShareKey> {
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        ring.open_share_key(served)
+    }
+
     /// Whether the key of any share is known.
     #[must_use]
     pub fn has_shares(&self) -> bool {

@@ -8,9 +8,13 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use mega_proto::{ActionPacket, NodeHandle, NodeKind, Packet, RawNode, b64};
+use mega_proto::{
+    ActionPacket, NodeHandle, NodeKind, Packet, RawNode, ShareTarget, User, UserHandle, b64,
+};
 use mega_store::{NodeRow, ShareKind, ShareRow, Store, StoreError, Tx};
 
+/// The user attribute in which accounts keep share keys (protocol/03 section 6).
+const KEYS: &str = "^!keys";
 /// Where a `d` of a split move waits for its `t`, across replies and restarts.
 const META_PENDING_MOVE: &str = "pending_move";
 
@@ -21,8 +25,10 @@ pub struct Delta {
     pub touched: HashMap<NodeHandle, Option<NodeRow>>,
     /// Nodes that are gone, descendants included.
     pub deleted: HashSet<NodeHandle>,
-    /// Share keys may have changed.
-    pub keys_changed: bool,
+    /// Shares, their keys, or who shares may have changed: the share rows tell.
+    pub shares_changed: bool,
+    /// Share keys that the server keeps elsewhere may have changed: it has to be asked.
+    pub stored_keys_changed: bool,
     /// The quota should be asked again.
     pub quota_changed: bool,
 }
@@ -49,14 +55,24 @@ pub fn row_from_raw(raw: &RawNode) -> NodeRow {
     }
 }
 
-/// The share key that an in-share root brings with it, as served.
+/// The share that the root of one brings with it, as served. Of modern accounts it has no key
+/// (protocol/03 section 6).
 #[must_use]
 pub fn share_from_raw(raw: &RawNode) -> Option<ShareRow> {
-    let key = raw.share_key.as_ref()?;
-    let mut share = ShareRow::new(raw.handle, ShareKind::Incoming, key.clone());
-    share.user = raw.sharer;
+    let key = raw.share_key.clone().unwrap_or_default();
+    let mut share = ShareRow::new(raw.handle, ShareKind::Incoming, key);
+    share.user = Some(raw.sharer?);
     share.access = raw.access;
     Some(share)
+}
+
+/// For whom packets are applied, and how far they bring the truth.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope {
+    /// Ourselves.
+    pub me: Option<UserHandle>,
+    /// Nothing more is there to come: what was taken away and has not come again, went out of our sight.
+    pub is_current: bool,
 }
 
 /// Applies packets in order inside `tx`. `skip` tells which packets are our own and already applied.
@@ -67,6 +83,7 @@ pub fn apply(
     store: &Store,
     tx: &mut Tx<'_>,
     packets: &[Packet],
+    scope: Scope,
     mut skip: impl FnMut(&Packet) -> bool,
 ) -> Result<Delta, StoreError> {
     let mut delta = Delta::default();
@@ -87,7 +104,8 @@ pub fn apply(
             continue;
         }
         match &packet.action {
-            ActionPacket::Nodes { nodes, .. } => {
+            ActionPacket::Nodes { nodes, users, .. } => {
+                put_contacts(tx, &mut delta, users)?;
                 // Old versions first: the name of an overwritten file is then free for the new one.
                 for raw in nodes {
                     upsert(store, tx, &mut delta, raw)?;
@@ -138,16 +156,43 @@ pub fn apply(
                 let mut share = ShareRow::new(*node, ShareKind::OwnKey, key.clone());
                 share.extra.clone_from(ha);
                 tx.put_share(&share)?;
-                delta.keys_changed = true;
+                delta.shares_changed = true;
             }
-            ActionPacket::Share { .. }
-            | ActionPacket::PendingKeys
-            | ActionPacket::UserAttributes { .. } => {
-                delta.keys_changed = true;
+            ActionPacket::Share {
+                node,
+                owner,
+                target: Some(ShareTarget::User(target)),
+                access,
+                key,
+                ..
+            } if scope.me == Some(*target) => {
+                let mut share =
+                    ShareRow::new(*node, ShareKind::Incoming, key.clone().unwrap_or_default());
+                share.user = *owner;
+                share.access = *access;
+                delta.shares_changed = true;
+                if access.is_some() {
+                    put_incoming(tx, share)?;
+                } else {
+                    // Its nodes are still named in a packet of their own, or in none.
+                    delete(store, tx, &mut delta, *node)?;
+                }
+            }
+            ActionPacket::Share { .. } => {}
+            ActionPacket::Contacts { users } => put_contacts(tx, &mut delta, users)?,
+            ActionPacket::PendingKeys => delta.stored_keys_changed = true,
+            ActionPacket::UserAttributes { user, names, .. } => {
+                let is_ours = user.is_none() || *user == scope.me;
+                delta.stored_keys_changed |= is_ours && names.iter().any(|name| name == KEYS);
             }
             ActionPacket::QuotaChanged => delta.quota_changed = true,
             ActionPacket::Link { .. } | ActionPacket::Other(_) | ActionPacket::Malformed => {}
         }
+    }
+    if scope.is_current
+        && let Some(handle) = waiting.take()
+    {
+        delete(store, tx, &mut delta, handle)?;
     }
     match waiting {
         Some(handle) => tx.meta_set(META_PENDING_MOVE, &handle.to_string())?,
@@ -179,6 +224,31 @@ fn current(
     Ok(now)
 }
 
+/// Writes a share; what a packet does not repeat stays.
+fn put_incoming(tx: &mut Tx<'_>, mut share: ShareRow) -> Result<(), StoreError> {
+    let known = tx.shares()?;
+    let is_same = |row: &&ShareRow| row.kind == share.kind && row.handle == share.handle;
+    if let Some(known) = known.iter().find(is_same) {
+        if share.key_as_served.is_empty() {
+            share.key_as_served.clone_from(&known.key_as_served);
+        }
+        share.user = share.user.or(known.user);
+        share.access = share.access.or(known.access);
+        tx.delete_share(share.handle, ShareKind::Incoming)?;
+    }
+    tx.put_share(&share)
+}
+
+fn put_contacts(tx: &mut Tx<'_>, delta: &mut Delta, users: &[User]) -> Result<(), StoreError> {
+    for user in users {
+        if let Some(address) = &user.email {
+            tx.put_share(&ShareRow::contact(user.handle, address.clone()))?;
+            delta.shares_changed = true;
+        }
+    }
+    Ok(())
+}
+
 fn upsert(
     store: &Store,
     tx: &mut Tx<'_>,
@@ -187,8 +257,8 @@ fn upsert(
 ) -> Result<(), StoreError> {
     let mut row = row_from_raw(raw);
     if let Some(share) = share_from_raw(raw) {
-        tx.put_share(&share)?;
-        delta.keys_changed = true;
+        put_incoming(tx, share)?;
+        delta.shares_changed = true;
     }
     let known = tx.node(raw.handle)?;
     if let Some(known) = &known {
@@ -249,6 +319,9 @@ fn delete(
     handle: NodeHandle,
 ) -> Result<(), StoreError> {
     current(store, tx, delta, handle)?;
+    if tx.delete_share(handle, ShareKind::Incoming)? {
+        delta.shares_changed = true;
+    }
     for gone in tx.delete_subtree(handle)? {
         note(store, delta, gone)?;
         delta.deleted.insert(gone);

@@ -25,6 +25,8 @@ pub(crate) const MTIME: &str = "~mtime";
 pub(crate) const SUFFIX: &str = "~suffix";
 /// Member of a row's attributes that is never sent: its bytes may be damaged (module `aside`).
 pub(crate) const ASIDE: &str = "~aside";
+/// Member that is never sent: what is removed is to be deleted and not thrown into the bin.
+pub(crate) const FOREVER: &str = "~forever";
 /// Member that is never sent: what opens the base of the content, whose node is gone (module
 /// `lost_base`).
 pub(crate) const BASE: &str = "~base";
@@ -345,19 +347,21 @@ impl Changes {
     }
 
     /// A put is in the journal; what becomes of it is not known yet.
-    pub(crate) fn begin_doubt(&mut self, put: Put) {
-        self.in_doubt
-            .entry(put.note.key.clone())
-            .or_default()
-            .push(put);
+    pub(crate) fn begin_doubt(&mut self, put: &Put) {
+        for key in put.note.keys() {
+            let puts = self.in_doubt.entry(key.to_owned()).or_default();
+            puts.push(put.clone());
+        }
     }
 
     /// What became of a put is known.
     pub(crate) fn end_doubt(&mut self, put: &Put) {
-        if let Some(puts) = self.in_doubt.get_mut(&put.note.key) {
-            puts.retain(|other| other.attempt != put.attempt);
-            if puts.is_empty() {
-                self.in_doubt.remove(&put.note.key);
+        for key in put.note.keys() {
+            if let Some(puts) = self.in_doubt.get_mut(key) {
+                puts.retain(|other| other.attempt != put.attempt);
+                if puts.is_empty() {
+                    self.in_doubt.remove(key);
+                }
             }
         }
     }
@@ -381,9 +385,11 @@ impl Changes {
     }
 
     /// A put that the server does not seem to have executed; it may still do so.
-    pub(crate) fn withdraw(&mut self, put: Put) {
-        let key = put.note.key.clone();
-        self.withdrawn.entry(key).or_default().push(put);
+    pub(crate) fn withdraw(&mut self, put: &Put) {
+        for key in put.note.keys() {
+            let puts = self.withdrawn.entry(key.to_owned()).or_default();
+            puts.push(put.clone());
+        }
     }
 
     /// The withdrawn put that made this node after all. It is told once.
@@ -396,7 +402,11 @@ impl Changes {
                 continue;
             };
             let made = puts.iter().position(|put| put.may_have_made(node))?;
-            return Some(puts.swap_remove(made));
+            let made = puts.swap_remove(made);
+            for puts in self.withdrawn.values_mut() {
+                puts.retain(|other| other.attempt != made.attempt);
+            }
+            return Some(made);
         }
         None
     }
@@ -448,6 +458,8 @@ impl Changes {
     pub(crate) fn doubts(&self) -> Vec<Put> {
         let mut puts: Vec<Put> = self.in_doubt.values().flatten().cloned().collect();
         puts.sort_by_key(|put| put.attempt.0);
+        // One that is known by several keys is there several times.
+        puts.dedup_by_key(|put| put.attempt.0);
         puts
     }
 }

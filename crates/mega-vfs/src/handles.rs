@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use mega_transfer::ReadCursor;
 
+use crate::dot_mega::Inside;
 use crate::file::FileNode;
 use crate::types::OpenMode;
 
@@ -24,6 +25,10 @@ pub(crate) enum Handle {
     File(Arc<FileHandle>),
     /// The inode of an open directory.
     Directory(u64),
+    /// A directory of `.mega`, as it was when it was opened.
+    Listing(Arc<[(String, Inside)]>),
+    /// A document that was made for whoever opened it.
+    Document(Arc<[u8]>),
 }
 
 #[derive(Default)]
@@ -46,6 +51,20 @@ impl Handles {
         }
     }
 
+    pub(crate) fn listing(&self, fh: u64) -> Option<Arc<[(String, Inside)]>> {
+        match self.open.get(&fh) {
+            Some(Handle::Listing(listing)) => Some(Arc::clone(listing)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn document(&self, fh: u64) -> Option<Arc<[u8]>> {
+        match self.open.get(&fh) {
+            Some(Handle::Document(document)) => Some(Arc::clone(document)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn remove(&mut self, fh: u64) -> Option<Handle> {
         self.open.remove(&fh)
     }
@@ -54,7 +73,7 @@ impl Handles {
     pub(crate) fn directories(&self) -> impl Iterator<Item = u64> + '_ {
         self.open.values().filter_map(|handle| match handle {
             Handle::Directory(ino) => Some(*ino),
-            Handle::File(_) => None,
+            Handle::File(_) | Handle::Listing(_) | Handle::Document(_) => None,
         })
     }
 
@@ -62,7 +81,7 @@ impl Handles {
     pub(crate) fn files(&self) -> impl Iterator<Item = Arc<FileHandle>> + '_ {
         self.open.values().filter_map(|handle| match handle {
             Handle::File(handle) => Some(Arc::clone(handle)),
-            Handle::Directory(_) => None,
+            Handle::Directory(_) | Handle::Listing(_) | Handle::Document(_) => None,
         })
     }
 }

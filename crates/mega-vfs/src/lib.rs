@@ -12,7 +12,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod aside;
+mod calendar;
 mod changes;
+mod dot_mega;
 mod errno;
 mod file;
 mod handles;
@@ -23,6 +25,7 @@ mod notifier;
 mod ops;
 mod push;
 mod remote;
+mod share_keys;
 mod shared;
 mod start;
 mod state;
@@ -32,6 +35,7 @@ mod tree_load;
 mod types;
 mod verify;
 mod walk;
+mod zone;
 
 use std::sync::{Arc, Mutex};
 
@@ -55,6 +59,13 @@ pub use verify::{Verified, VerifyFile};
 pub struct Vfs {
     pub(crate) shared: Arc<shared::Shared>,
     pub(crate) tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Vfs {
+    /// Says what `.mega/status` shows. It is asked from threads that may wait; only the first counts.
+    pub fn show_status(&self, source: impl Fn() -> Vec<u8> + Send + Sync + 'static) {
+        let _ = self.shared.status_source.set(Box::new(source));
+    }
 }
 
 impl std::fmt::Debug for Vfs {

@@ -9,6 +9,7 @@
 //! depend on them, a removed folder only when all it holds is removed.
 
 mod attributes;
+mod bin;
 mod choose;
 mod confirm;
 mod copy;

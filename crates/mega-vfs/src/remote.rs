@@ -16,7 +16,7 @@ use mega_api::{ApiError, EventChannel};
 use mega_proto::{ActionPacket, ErrorCode, EventReply, NodeHandle, NodeKind, Packet, Seqno};
 use mega_store::{Changed, NodeRow, Subject};
 use mega_tree::spelling::{spell, suffixed};
-use mega_tree::truth::{self, Delta};
+use mega_tree::truth::{self, Delta, Scope};
 use mega_tree::{Child, StoredName};
 
 use crate::errno::store_errno;
@@ -228,6 +228,7 @@ impl Shared {
         };
         self.adopt_arrivals(&reply.packets)?;
         let (mut quota, mut keys) = (false, false);
+        let is_complete = !reply.more;
         // Changes of ours from before a restart show an older state until all of them are applied.
         let mut portions = match is_own {
             true => vec![reply.packets.as_slice()],
@@ -235,13 +236,14 @@ impl Shared {
         };
         let last = portions.pop().unwrap_or_default();
         for portion in portions {
-            let (invalidations, has_quota, has_keys) = self.apply_now(portion, None)?;
+            let (invalidations, has_quota, has_keys) = self.apply_now(portion, None, false)?;
             self.notify(invalidations);
             quota |= has_quota;
             keys |= has_keys;
             tokio::time::sleep(BREATH).await;
         }
-        let (invalidations, has_quota, has_keys) = self.apply_now(last, reply.sn.as_ref())?;
+        let (invalidations, has_quota, has_keys) =
+            self.apply_now(last, reply.sn.as_ref(), is_complete)?;
         quota |= has_quota;
         keys |= has_keys;
         drop(guard);
@@ -249,9 +251,8 @@ impl Shared {
         if quota {
             self.refresh_quota().await;
         }
-        if keys && let Ok(master) = self.master_key() {
-            crate::tree_load::load_shares(&self.store, &self.decryptor, &master)
-                .map_err(|error| store_errno(&error))?;
+        if keys {
+            self.fetch_share_keys().await;
         }
         if !reply.more {
             self.current.send_modify(|count| *count += 1);
@@ -263,6 +264,7 @@ impl Shared {
         &self,
         packets: &[Packet],
         sn: Option<&Seqno>,
+        is_current: bool,
     ) -> OpResult<(Vec<Invalidation>, bool, bool)> {
         if packets.is_empty() {
             if let Some(sn) = sn {
@@ -273,8 +275,10 @@ impl Shared {
         let mut state = self.lock();
         state.load_known_parents(packets);
         let mut own = std::mem::take(&mut state.own);
+        let me = self.api.session().map(|session| session.user);
+        let scope = Scope { me, is_current };
         let delta = self.store.write(|tx| {
-            let delta = truth::apply(&self.store, tx, packets, |packet| own.take(packet))?;
+            let delta = truth::apply(&self.store, tx, packets, scope, |packet| own.take(packet))?;
             if let Some(sn) = sn {
                 tx.set_seqno(sn)?;
             }
@@ -282,12 +286,22 @@ impl Shared {
         });
         state.own = own;
         let delta = delta.map_err(|error| store_errno(&error))?;
-        let invalidations = state.patch(&delta)?;
+        // First, so that nodes which come with the key of their share are read at once.
+        let mut invalidations = if delta.shares_changed {
+            self.reload_shares(&mut state)?
+        } else {
+            Vec::new()
+        };
+        invalidations.extend(state.patch(&delta)?);
         state.forget_races(packets);
         state.changes.unstall();
         drop(state);
         self.wake.notify_one();
-        Ok((invalidations, delta.quota_changed, delta.keys_changed))
+        Ok((
+            invalidations,
+            delta.quota_changed,
+            delta.stored_keys_changed,
+        ))
     }
 
     fn set_seqno(&self, sn: &Seqno) -> OpResult<()> {
@@ -391,6 +405,7 @@ impl State {
 
     /// Brings the loaded directories and the change rows in line with the truth after `delta`.
     pub(crate) fn patch(&mut self, delta: &Delta) -> OpResult<Vec<Invalidation>> {
+        self.forget_zones();
         let mut told = Vec::new();
         let mut after = HashMap::new();
         for handle in delta.touched.keys() {
@@ -513,7 +528,7 @@ impl State {
         self.decryptor.open(row).name
     }
 
-    fn tell_entry(&self, told: &mut Vec<Invalidation>, parent: Subject, name: String) {
+    pub(crate) fn tell_entry(&self, told: &mut Vec<Invalidation>, parent: Subject, name: String) {
         if let Some(ino) = self.inodes.known_ino(parent)
             && self.inodes.is_known(ino)
         {

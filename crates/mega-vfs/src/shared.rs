@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mega_api::Api;
 use mega_proto::{NodeHandle, NodeKind};
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aside::is_set_aside;
 use crate::changes::{MTIME, row_mtime, set_attribute};
+use crate::dot_mega::StatusSource;
 use crate::errno::store_errno;
 use crate::file::{Base, Content, FileNode, Layer};
 use crate::lost_base::kept;
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) notices: Mutex<Option<Sender<Invalidation>>>,
     /// What the parts of the mount tell whoever watches it.
     pub(crate) monitor: Monitor,
+    /// What `.mega/status` shows.
+    pub(crate) status_source: OnceLock<StatusSource>,
     /// How much more the account has room for.
     pub(crate) space: Space,
     pub(crate) stop: CancellationToken,

@@ -1,7 +1,7 @@
 //! Bringing a mount up: local state first, the network only when there is no local state.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use lru::LruCache;
 use mega_api::{Api, ApiError};
@@ -22,7 +22,7 @@ use crate::remote::OwnPackets;
 use crate::shared::Shared;
 use crate::state::{META_QUOTA, Quota, State};
 use crate::status::Monitor;
-use crate::types::VfsConfig;
+use crate::types::{Timestamp, VfsConfig};
 use crate::walk::Walks;
 
 /// Why a mount could not be brought up.
@@ -73,7 +73,7 @@ impl Vfs {
         );
         ring.set_rsa(session.rsa.clone());
         let decryptor = Arc::new(Decryptor::new(ring));
-        crate::tree_load::load_shares(&store, &decryptor, &session.master_key)?;
+        let shares = crate::share_keys::load(&store, &decryptor, &session.master_key)?;
         let config = Arc::new(config);
         crate::aside::set_aside(&store)?;
         let mut changes = Changes::new(store.changes()?);
@@ -102,7 +102,13 @@ impl Vfs {
             lost: std::collections::HashMap::new(),
             quota: store.meta(META_QUOTA)?.and_then(|text| Quota::parse(&text)),
             walks: Walks::default(),
+            started: Timestamp::now(),
+            incoming: std::collections::HashMap::new(),
+            contacts: std::collections::HashMap::new(),
+            sharers: Vec::new(),
+            zones: std::collections::HashMap::new(),
         };
+        state.take_shares(&shares.rows);
         let root = find_root(&mut state, &config.sub_path)?;
         state.root = root;
         state.inodes = Inodes::new(root);
@@ -121,6 +127,7 @@ impl Vfs {
             is_channel_up: AtomicBool::new(false),
             notices: Mutex::new(None),
             monitor: Monitor::default(),
+            status_source: OnceLock::new(),
             space: Space::default(),
             stop: CancellationToken::new(),
             is_closing: AtomicBool::new(false),

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use lru::LruCache;
-use mega_proto::{NodeHandle, NodeKind};
+use mega_proto::{NodeHandle, NodeKind, UserHandle};
 use mega_store::{ChangeRow, ChangeState, NodeRow, Roots, Store, StoreError, Subject};
 use mega_tree::node::Shape;
 use mega_tree::{Child, Decryptor, Directory, Facts, NewSuffix, Node, StoredName};
@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use serde_json::Value;
 
 use crate::changes::{Changes, SUFFIX, row_mtime, row_suffix, set_attribute};
+use crate::dot_mega;
 use crate::errno::store_errno;
 use crate::file::FileNode;
 use crate::handles::Handles;
@@ -25,6 +26,7 @@ use crate::inode::Inodes;
 use crate::remote::OwnPackets;
 use crate::types::{Attr, Entry, FileKind, OpResult, Timestamp, VfsConfig, now_ms};
 use crate::walk::Walks;
+use crate::zone::{Incoming, Zone};
 
 /// What the kernel has to be told once the lock is released.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +82,16 @@ pub(crate) struct State {
     pub(crate) recreated: HashMap<NodeHandle, Subject>,
     pub(crate) quota: Option<Quota>,
     pub(crate) walks: Walks,
+    /// The time of what exists on no server.
+    pub(crate) started: Timestamp,
+    /// Folders that others share with us, by their root.
+    pub(crate) incoming: HashMap<NodeHandle, Incoming>,
+    /// Addresses of users.
+    pub(crate) contacts: HashMap<UserHandle, String>,
+    /// Users that have been shown in `.mega/shares`: their places never change.
+    pub(crate) sharers: Vec<UserHandle>,
+    /// Where directories are, as far as it was asked for (module `zone`).
+    pub(crate) zones: HashMap<Subject, Zone>,
 }
 
 /// Where a name is and what it stands for.
@@ -256,14 +268,15 @@ impl State {
         }
         placed.sort_by_key(|(since, child)| (*since, child.subject));
         children.extend(placed.into_iter().map(|(_, child)| child));
-        let (directory, assigned) = Directory::build(children);
+        let reserved = (subject == self.root).then_some(dot_mega::NAME);
+        let (directory, assigned) = Directory::build_without(reserved, children);
         self.keep_numbers(&assigned)
             .map_err(|error| store_errno(&error))?;
         Ok(directory)
     }
 
     /// Stores numbers that were given: with the change that puts an entry there, else with its node.
-    fn keep_numbers(&mut self, assigned: &[NewSuffix]) -> Result<(), StoreError> {
+    pub(crate) fn keep_numbers(&mut self, assigned: &[NewSuffix]) -> Result<(), StoreError> {
         if assigned.is_empty() {
             return Ok(());
         }
@@ -557,6 +570,14 @@ impl State {
                 Ok(())
             })
             .map_err(|error| store_errno(&error))?;
+        let moves = |row: &ChangeRow| {
+            let is_new =
+                matches!(row.subject, Subject::Local(_)) && self.changes.get(row.subject).is_none();
+            row.kind != NodeKind::File && row.place.is_some() && !is_new
+        };
+        if rows.iter().any(moves) {
+            self.forget_zones();
+        }
         let is_name = |row: &ChangeRow| row.content.is_none() || row.removed;
         if !drop.is_empty() || rows.iter().any(is_name) {
             self.changes.note_name_change();

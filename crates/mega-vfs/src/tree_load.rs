@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use mega_api::{Api, ApiError};
-use mega_crypto::{MasterKey, verify_share_handle_auth};
-use mega_proto::{TreeItem, b64};
+use mega_proto::TreeItem;
 use mega_store::{Replaced, ShareKind, ShareRow, Store, StoreError};
-use mega_tree::Decryptor;
 use mega_tree::truth::{row_from_raw, share_from_raw};
 
 use crate::remote::BREATH;
@@ -37,6 +35,11 @@ pub(crate) async fn load(store: &Arc<Store>, api: &Api) -> Result<Option<Replace
                     share.extra = Some(key.ha);
                     loader.share(share)?;
                 }
+                TreeItem::User(user) => {
+                    if let Some(address) = user.email {
+                        loader.share(ShareRow::contact(user.handle, address))?;
+                    }
+                }
                 _ => {}
             }
             Ok(())
@@ -65,37 +68,6 @@ async fn blocking<T: Send + 'static>(
     Ok(result?)
 }
 
-/// Makes the share keys that came with the tree usable.
-pub(crate) fn load_shares(
-    store: &Store,
-    decryptor: &Decryptor,
-    master: &MasterKey,
-) -> Result<(), StoreError> {
-    for share in store.shares()? {
-        if !matches!(share.kind, ShareKind::OwnKey | ShareKind::Incoming) {
-            continue;
-        }
-        // Longer keys are RSA; those nodes stay unreadable until share support.
-        let key = b64::decode(&share.key_as_served)
-            .ok()
-            .filter(|key| key.len() == 16);
-        // Modern accounts send zeros for key and proof and keep the key elsewhere (protocol/03 section 6).
-        if share.kind == ShareKind::OwnKey {
-            let proof = share.extra.as_deref().and_then(|ha| b64::decode(ha).ok());
-            let is_proved = proof
-                .is_some_and(|ha| verify_share_handle_auth(master, &share.handle.to_string(), &ha));
-            if !is_proved {
-                tracing::debug!(folder = %share.handle, "share key without a valid proof is not used");
-                continue;
-            }
-        }
-        if let Some(key) = key.and_then(|key| master.unwrap_share_key(&key).ok()) {
-            decryptor.add_share(share.handle, key);
-        }
-    }
-    Ok(())
-}
-
 impl Shared {
     /// The event position is too old: fetch everything, then show what changed.
     pub(crate) async fn refetch(&self) -> Result<(), StartError> {
@@ -103,9 +75,8 @@ impl Shared {
         // Nothing of ours may be sent between the request and the swap.
         let guard = self.gate.lock().await;
         let replaced = load(&self.store, &self.api).await?;
-        if let Ok(master) = self.master_key() {
-            load_shares(&self.store, &self.decryptor, &master)?;
-        }
+        let told = self.reload_shares(&mut self.lock());
+        self.notify(told.map_err(StartError::Local)?);
         self.adopt_known().map_err(StartError::Local)?;
         self.lock().own.forget_all();
         if let Some(replaced) = replaced {

@@ -172,6 +172,8 @@ pub struct Opened {
     pub fh: u64,
     /// The kernel may keep the pages it has: the content is what it was.
     pub keep_cache: bool,
+    /// The kernel must ask for every read, whatever length it knows.
+    pub is_direct: bool,
 }
 
 /// One line of a directory listing.

@@ -146,6 +146,9 @@ fn fopen_flags(opened: Opened, mode: OpenMode) -> FopenFlags {
     if opened.keep_cache {
         flags |= FopenFlags::FOPEN_KEEP_CACHE;
     }
+    if opened.is_direct {
+        flags |= FopenFlags::FOPEN_DIRECT_IO;
+    }
     if !mode.write {
         // Saves the flush of a close that has nothing to say.
         flags |= FopenFlags::FOPEN_NOFLUSH;

@@ -17,8 +17,8 @@ use std::time::Duration;
 use mega_vfs::{Left, Vfs};
 
 use crate::cli::{LogLevel, MountCommand};
-use crate::control::protocol::Hello;
-use crate::control::report::Report;
+use crate::control::protocol::{Hello, MOST_CHANGES};
+use crate::control::report::{Form, Report};
 use crate::control::server::Control;
 use crate::display::Bars;
 use crate::exit;
@@ -125,6 +125,7 @@ async fn mount_and_wait(plan: Plan, herald: &Herald) -> Result<u8, Failure> {
     let place = plan.mountpoint.display();
     tracing::info!(mountpoint = %place, remote = %plan.remote.name, "mounted");
     let hello = hello(&plan);
+    show_status(&mounted.vfs, hello.clone());
     let control = Control::serve(&mounted.vfs, hello.clone(), &plan.paths.state_dir);
     notify::notify(State::Ready(&format!("Mounted at {place}")));
     herald.mounted();
@@ -158,6 +159,19 @@ fn hello(plan: &Plan) -> Hello {
         pid: std::process::id(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
     }
+}
+
+/// `.mega/status` is what `status --json` prints of this mount.
+fn show_status(vfs: &std::sync::Arc<Vfs>, hello: Hello) {
+    // The file system keeps this as long as it lives.
+    let shown = std::sync::Arc::downgrade(vfs);
+    vfs.show_status(move || {
+        let Some(vfs) = shown.upgrade() else {
+            return Vec::new();
+        };
+        let report = Report::new(hello.clone(), vfs.snapshot(MOST_CHANGES, None));
+        crate::control::report::document(&[report], Form::Pretty).into_bytes()
+    });
 }
 
 /// While the rest is uploaded: progress bars on the terminal, a line for the service manager.

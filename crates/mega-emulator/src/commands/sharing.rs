@@ -7,6 +7,7 @@ use crate::change::Change;
 use crate::codec::{Handle, b64, unb64_array};
 use crate::crypto;
 use crate::cs::{Answer, Context};
+use crate::fixture::KeyForm;
 use crate::state::{Link, Node, Share, State};
 use crate::view::{View, quoted};
 
@@ -163,6 +164,16 @@ fn recipient_key(state: &State, owner: &str, ok: &str, recipient: &str) -> Strin
     b64(&crypto::ecb_encrypt(&to, &crypto::ecb_decrypt(&from, &raw)))
 }
 
+/// The share key for a recipient, encrypted with their RSA key.
+fn rsa_key(state: &mut State, key: &crypto::Block, recipient: &str) -> String {
+    let mut plain = key.to_vec();
+    plain.extend(state.random::<254>());
+    plain.truncate(254);
+    let pubk = state.users.get(recipient).map(|u| u.pubk.clone());
+    let sent = pubk.and_then(|pubk| crate::rsa::encrypt(&pubk, &plain));
+    sent.map(|c| b64(&c)).unwrap_or_default()
+}
+
 /// Adds or changes one recipient and tells owner and recipient.
 pub(crate) fn put_recipient(
     state: &mut State,
@@ -201,7 +212,13 @@ pub(crate) fn announce_contents(state: &mut State, change: &Change, h: Handle, t
     }
     let view = View::Share(h, target.to_owned());
     let nodes = state.render_all(&state.subtree(h), &view);
-    let rest = format!(r#""t":{{"f":[{nodes}]}},"ou":"{}""#, change.user);
+    let owner = state.node(h).map(|node| node.u.clone()).unwrap_or_default();
+    let email = state.users.get(&owner).map_or("", |u| u.email.as_str());
+    let users = json!([{"u": owner, "c": 1, "m": email}]);
+    let rest = format!(
+        r#""t":{{"f":[{nodes}],"u":{users}}},"ou":"{}""#,
+        change.user
+    );
     state.announce(change, target, "t", &rest);
 }
 
@@ -294,6 +311,7 @@ pub(crate) fn share_as_fixture(
     target: &str,
     level: i64,
     key: &crypto::Block,
+    form: KeyForm,
 ) {
     let user = change.user.clone();
     let mk = state.users.get(&user).map_or([0; 16], |u| u.mk);
@@ -318,9 +336,13 @@ pub(crate) fn share_as_fixture(
                 format!("{text}{text}").as_bytes(),
             )),
             users: std::collections::BTreeMap::new(),
+            secret: None,
         }
     });
-    let sk = recipient_key(state, &user, &share.ok, target);
+    let sk = match form {
+        KeyForm::Legacy => recipient_key(state, &user, &share.ok, target),
+        KeyForm::Rsa => rsa_key(state, key, target),
+    };
     put_recipient(state, change, h, share, target, level, sk);
     announce_contents(state, change, h, target);
 }

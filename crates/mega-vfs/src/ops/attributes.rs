@@ -8,9 +8,11 @@ use serde_json::Value;
 
 use crate::Vfs;
 use crate::changes::{MTIME, set_attribute};
+use crate::dot_mega::check_real;
 use crate::errno::store_errno;
 use crate::state::State;
 use crate::types::{Attr, FileKind, OpResult, SetAttr, Timestamp};
+use crate::zone::Need;
 
 impl Vfs {
     /// Changes attributes. Of the mode only the owner's execute bit is kept; the rest is accepted
@@ -20,6 +22,7 @@ impl Vfs {
     /// EPERM for another owner, EROFS, EISDIR, ENOSPC, ESTALE.
     pub async fn setattr(&self, ino: u64, wanted: SetAttr) -> OpResult<Attr> {
         self.shared.check_writable()?;
+        check_real(ino)?;
         let config = &self.shared.config;
         if wanted.uid.is_some_and(|uid| uid != config.uid)
             || wanted.gid.is_some_and(|gid| gid != config.gid)
@@ -51,6 +54,7 @@ impl Vfs {
             }
             return state.attr(subject);
         }
+        state.check_entry(subject, Need::Edit)?;
         let kind = state.kind_of(subject)?;
         let mut row = state.row_for_edit(subject, kind);
         if row.removed {
@@ -97,6 +101,14 @@ impl Vfs {
         self.shared.check_open()?;
         if size > i64::MAX as u64 {
             return Err(Errno::FBIG);
+        }
+        {
+            let mut state = self.shared.lock();
+            let subject = state.subject(ino)?;
+            // Whoever has it open for writing may go on, wherever it went.
+            if !state.is_being_written(subject) && state.removed_attr(ino).is_none() {
+                state.check_entry(subject, Need::Write)?;
+            }
         }
         self.shared.with_content(ino, |file, content| {
             if content.size != size {

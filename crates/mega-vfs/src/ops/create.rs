@@ -11,10 +11,13 @@ use serde_json::Value;
 use super::entry_name;
 use crate::Vfs;
 use crate::changes::{MTIME, set_attribute};
+use crate::dot_mega::{self, check_real};
 use crate::errno::store_errno;
+use crate::inode::ROOT_INO;
 use crate::shared::Shared;
 use crate::state::State;
 use crate::types::{Entry, OpResult, OpenMode, Opened, Timestamp, now_ms};
+use crate::zone::Need;
 
 /// What to make.
 #[derive(Clone, Copy)]
@@ -32,8 +35,13 @@ impl Shared {
         self.check_writable()?;
         self.check_open()?;
         let name = entry_name(name)?;
+        if parent == ROOT_INO && name == dot_mega::NAME {
+            return Err(Errno::EXIST);
+        }
+        check_real(parent)?;
         let mut state = self.lock();
         let directory = state.subject(parent)?;
+        state.check_in(directory, Need::Write)?;
         if state.find(directory, name)?.is_some() {
             return Err(Errno::EXIST);
         }

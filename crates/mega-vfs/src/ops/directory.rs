@@ -6,8 +6,10 @@ use std::ffi::OsString;
 use rustix::io::Errno;
 
 use crate::Vfs;
+use crate::dot_mega::{Inside, Virtual};
 use crate::handles::Handle;
 use crate::inode::ROOT_INO;
+use crate::state::State;
 use crate::types::{DirEntry, Entry, FileKind, OpResult};
 
 impl Vfs {
@@ -17,6 +19,10 @@ impl Vfs {
     /// ENOTDIR, ENOENT when it was removed, ESTALE.
     pub async fn opendir(&self, ino: u64) -> OpResult<u64> {
         let mut state = self.shared.lock();
+        if let Some(directory) = Virtual::of(ino) {
+            let listing = state.virtual_listing(directory)?;
+            return Ok(state.handles.insert(Handle::Listing(listing.into())));
+        }
         let subject = state.subject(ino)?;
         state.dir(subject)?;
         Ok(state.handles.insert(Handle::Directory(ino)))
@@ -29,12 +35,15 @@ impl Vfs {
     pub async fn readdir(
         &self,
         ino: u64,
-        _fh: u64,
+        fh: u64,
         offset: u64,
         limit: usize,
     ) -> OpResult<Vec<DirEntry>> {
         let ttl = self.shared.config.attr_ttl;
         let mut state = self.shared.lock();
+        if let Some(directory) = Virtual::of(ino) {
+            return state.list_virtual(directory, fh, offset, limit);
+        }
         let subject = state.subject(ino)?;
         let mut listing = Vec::new();
         if offset < 2 {
@@ -88,5 +97,40 @@ impl Vfs {
     pub async fn releasedir(&self, fh: u64) -> OpResult<()> {
         let mut state = self.shared.lock();
         state.handles.remove(fh).map(|_| ()).ok_or(Errno::BADF)
+    }
+}
+
+impl State {
+    /// A page of a directory of `.mega`, as it was when it was opened.
+    fn list_virtual(
+        &mut self,
+        directory: Virtual,
+        fh: u64,
+        offset: u64,
+        limit: usize,
+    ) -> OpResult<Vec<DirEntry>> {
+        let names = self.handles.listing(fh).ok_or(Errno::BADF)?;
+        let own = [".", ".."].map(|name| (name, Inside::Virtual(directory)));
+        let others = names.iter().map(|(name, inside)| (name.as_str(), *inside));
+        let mut listing = Vec::new();
+        for (next_offset, (name, inside)) in (1..).zip(own.into_iter().chain(others)) {
+            if next_offset <= offset {
+                continue;
+            }
+            if listing.len() >= limit {
+                break;
+            }
+            // What has gone since is left out.
+            if let Ok(entry) = self.inside_entry(inside) {
+                listing.push(DirEntry {
+                    ino: entry.attr.ino,
+                    next_offset,
+                    kind: entry.attr.kind,
+                    name: OsString::from(name),
+                    entry,
+                });
+            }
+        }
+        Ok(listing)
     }
 }

@@ -8,6 +8,8 @@ use rustix::io::Errno;
 
 use super::entry_name;
 use crate::Vfs;
+use crate::dot_mega::{self, Inside, Virtual};
+use crate::inode::ROOT_INO;
 use crate::types::{Entry, FileKind, Lookup, OpResult};
 
 impl Vfs {
@@ -24,6 +26,13 @@ impl Vfs {
         let Ok(name) = entry_name(name) else {
             return Ok(Lookup::Missing { ttl });
         };
+        if parent == ROOT_INO && name == dot_mega::NAME {
+            let entry = self.shared.virtual_entry(Virtual::Top).await?;
+            return Ok(Lookup::Found(entry));
+        }
+        if let Some(directory) = Virtual::of(parent) {
+            return self.lookup_virtual(directory, name).await;
+        }
         let mut state = self.shared.lock();
         let directory = state.subject(parent)?;
         let Some(found) = state.find(directory, name)? else {
@@ -34,8 +43,31 @@ impl Vfs {
         Ok(Lookup::Found(Entry { attr, ttl }))
     }
 
+    /// Finds a name below `.mega`, in a directory that exists on no server.
+    async fn lookup_virtual(&self, directory: Virtual, name: &str) -> OpResult<Lookup> {
+        let found = self.shared.lock().virtual_find(directory, name)?;
+        let entry = match found {
+            None => {
+                let ttl = std::time::Duration::ZERO;
+                return Ok(Lookup::Missing { ttl });
+            }
+            Some(Inside::Virtual(entry)) => self.shared.virtual_entry(entry).await?,
+            Some(inside @ Inside::Subject(_)) => {
+                let mut state = self.shared.lock();
+                let entry = state.inside_entry(inside)?;
+                state.inodes.remember(entry.attr.ino, 1);
+                entry
+            }
+        };
+        Ok(Lookup::Found(entry))
+    }
+
     /// Drops kernel references.
     pub fn forget(&self, ino: u64, count: u64) {
+        if Virtual::of(ino).is_some() {
+            // Its number says everything about it.
+            return;
+        }
         let mut state = self.shared.lock();
         if state.inodes.forget(ino, count) && !state.files.contains_key(&ino) {
             state.inodes.unbind(ino);
@@ -44,6 +76,9 @@ impl Vfs {
 
     /// Counts one more kernel reference, for an entry handed out by readdirplus.
     pub fn remember(&self, ino: u64) {
+        if Virtual::of(ino).is_some() {
+            return;
+        }
         self.shared.lock().inodes.remember(ino, 1);
     }
 
@@ -52,6 +87,9 @@ impl Vfs {
     /// # Errors
     /// ESTALE when its node is gone.
     pub async fn getattr(&self, ino: u64) -> OpResult<Entry> {
+        if let Some(entry) = Virtual::of(ino) {
+            return self.shared.virtual_entry(entry).await;
+        }
         let mut state = self.shared.lock();
         if let Some(attr) = state.removed_attr(ino) {
             let ttl = self.shared.config.attr_ttl;
@@ -68,7 +106,7 @@ impl Vfs {
     pub async fn readlink(&self, ino: u64) -> OpResult<Vec<u8>> {
         let (file, size) = {
             let mut state = self.shared.lock();
-            let subject = state.subject(ino)?;
+            let subject = state.readable(ino)?;
             let attr = state.attr(subject)?;
             if attr.kind != FileKind::Symlink {
                 return Err(Errno::INVAL);

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use mega_store::Subject;
 use rustix::io::Errno;
 
 use crate::Vfs;
+use crate::dot_mega::Virtual;
 use crate::errno::store_errno;
 use crate::file::FileNode;
 use crate::handles::{FileHandle, Handle};
 use crate::shared::Shared;
 use crate::state::State;
 use crate::types::{FileKind, OpResult, OpenMode, Opened, Timestamp};
+use crate::zone::Need;
 
 impl Shared {
     /// Registers an open of the file `ino`. The caller holds no lock.
@@ -45,7 +48,11 @@ impl Shared {
             if truncates {
                 self.commit_content(file, content)?;
             }
-            Ok(Opened { fh, keep_cache })
+            Ok(Opened {
+                fh,
+                keep_cache,
+                is_direct: false,
+            })
         })
     }
 }
@@ -60,13 +67,32 @@ impl Vfs {
             self.shared.check_writable()?;
             self.shared.check_open()?;
         }
-        {
-            let mut state = self.shared.lock();
-            let subject = state.subject(ino)?;
-            if state.attr(subject)?.kind == FileKind::Directory {
-                return Err(Errno::ISDIR);
+        let ino = match Virtual::of(ino) {
+            None => {
+                let mut state = self.shared.lock();
+                let subject = state.subject(ino)?;
+                if state.attr(subject)?.kind == FileKind::Directory {
+                    return Err(Errno::ISDIR);
+                }
+                if mode.write || mode.truncate {
+                    state.check_entry(subject, Need::Write)?;
+                }
+                ino
             }
-        }
+            Some(entry) if mode.write || mode.truncate => return Err(entry.refusal()),
+            Some(Virtual::Status) => {
+                let document = self.shared.status_document().await?;
+                let handle = Handle::Document(document.into());
+                return Ok(Opened {
+                    fh: self.shared.lock().handles.insert(handle),
+                    keep_cache: false,
+                    is_direct: true,
+                });
+            }
+            // Under the number that it has as a file.
+            Some(Virtual::Version(handle)) => self.shared.lock().ino(Subject::Node(handle))?,
+            Some(_) => return Err(Errno::ISDIR),
+        };
         self.shared.open_handle(ino, mode)
     }
 
@@ -75,7 +101,13 @@ impl Vfs {
     /// # Errors
     /// EBADF, ENOSPC, EIO.
     pub async fn flush(&self, _ino: u64, fh: u64) -> OpResult<()> {
-        let handle = self.shared.lock().handles.file(fh).ok_or(Errno::BADF)?;
+        let handle = {
+            let state = self.shared.lock();
+            if state.handles.document(fh).is_some() {
+                return Ok(());
+            }
+            state.handles.file(fh).ok_or(Errno::BADF)?
+        };
         if !handle.mode.write {
             return Ok(());
         }
@@ -89,8 +121,10 @@ impl Vfs {
     /// EBADF; what `flush` answers.
     pub async fn release(&self, _ino: u64, fh: u64) -> OpResult<()> {
         let removed = self.shared.lock().handles.remove(fh);
-        let Some(Handle::File(handle)) = removed else {
-            return Err(Errno::BADF);
+        let handle = match removed {
+            Some(Handle::File(handle)) => handle,
+            Some(Handle::Document(_)) => return Ok(()),
+            Some(Handle::Directory(_) | Handle::Listing(_)) | None => return Err(Errno::BADF),
         };
         let mut content = handle.file.lock();
         let committed = self.shared.commit_content(&handle.file, &mut content);

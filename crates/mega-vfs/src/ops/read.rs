@@ -130,6 +130,14 @@ impl State {
     }
 }
 
+/// The bytes of a document at an offset.
+fn part_of(document: &[u8], offset: u64, size: u32) -> Bytes {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX);
+    let rest = document.get(from..).unwrap_or_default();
+    let length = rest.len().min(size as usize);
+    Bytes::copy_from_slice(rest.get(..length).unwrap_or_default())
+}
+
 impl Vfs {
     /// Reads from an open file.
     ///
@@ -137,7 +145,13 @@ impl Vfs {
     /// EBADF, EIO (also: content does not match its MAC), EDQUOT (transfer quota), ESTALE (node
     /// gone), ETIMEDOUT, ENOSPC never.
     pub async fn read(&self, _ino: u64, fh: u64, offset: u64, size: u32) -> OpResult<Bytes> {
-        let handle = self.shared.lock().handles.file(fh).ok_or(Errno::BADF)?;
+        let handle = {
+            let state = self.shared.lock();
+            if let Some(document) = state.handles.document(fh) {
+                return Ok(part_of(&document, offset, size));
+            }
+            state.handles.file(fh).ok_or(Errno::BADF)?
+        };
         if !handle.has_read.swap(true, Ordering::Relaxed) {
             self.shared.note_walk(handle.file.ino);
         }
@@ -151,8 +165,15 @@ impl Vfs {
     /// # Errors
     /// ENXIO beyond the end, EINVAL for other directions, EBADF.
     pub async fn lseek(&self, _ino: u64, fh: u64, offset: i64, whence: i32) -> OpResult<i64> {
-        let handle = self.shared.lock().handles.file(fh).ok_or(Errno::BADF)?;
-        let size = i64::try_from(handle.file.lock().size).unwrap_or(i64::MAX);
+        let found = {
+            let state = self.shared.lock();
+            (state.handles.document(fh), state.handles.file(fh))
+        };
+        let size = match found {
+            (Some(document), _) => document.len() as u64,
+            (None, handle) => handle.ok_or(Errno::BADF)?.file.lock().size,
+        };
+        let size = i64::try_from(size).unwrap_or(i64::MAX);
         if offset < 0 || offset >= size {
             return Err(Errno::NXIO);
         }

@@ -7,10 +7,14 @@ use mega_proto::NodeKind;
 use mega_store::{ChangeRow, ChangeState, Store, Subject};
 use mega_tree::node::Shape;
 use rustix::io::Errno;
+use serde_json::Value;
 
 use super::entry_name;
 use crate::Vfs;
+use crate::changes::{FOREVER, set_attribute};
+use crate::dot_mega::{self, check_real};
 use crate::file::FileNode;
+use crate::inode::ROOT_INO;
 use crate::shared::Shared;
 use crate::state::{Found, State};
 use crate::types::{Attr, OpResult};
@@ -41,7 +45,8 @@ impl Shared {
         directory: Subject,
         found: &Found,
     ) -> OpResult<Option<Arc<FileNode>>> {
-        let removal = state.removal_of(found)?;
+        let is_for_good = state.check_removal(directory, found.subject)?;
+        let removal = state.removal_of(found, is_for_good)?;
         let dropped = removal.dropped_subject();
         state.commit(removal.row.iter().cloned().collect(), dropped.as_slice())?;
         Ok(self.finish_removal(state, directory, found.subject, removal))
@@ -89,7 +94,7 @@ impl Shared {
 
 impl State {
     /// What removing an entry needs, nothing of it done.
-    pub(crate) fn removal_of(&mut self, found: &Found) -> OpResult<Removal> {
+    pub(crate) fn removal_of(&mut self, found: &Found, is_for_good: bool) -> OpResult<Removal> {
         let subject = found.subject;
         let ino = self.ino(subject)?;
         let open = self.files.get(&ino).cloned();
@@ -101,6 +106,9 @@ impl State {
         } else {
             let mut row = self.row_for_edit(subject, kind);
             row.removed = true;
+            if is_for_good {
+                set_attribute(&mut row, FOREVER, Value::Bool(true));
+            }
             row.state = ChangeState::Pending {
                 due_ms: self.name_due(),
             };
@@ -142,10 +150,14 @@ impl Vfs {
     /// Removes a file or link.
     ///
     /// # Errors
-    /// ENOENT, EISDIR, EROFS.
+    /// ENOENT, EISDIR, EROFS; EPERM and EACCES where that may not be (module `zone`).
     pub async fn unlink(&self, parent: u64, name: &OsStr) -> OpResult<()> {
         self.shared.check_writable()?;
         self.shared.check_open()?;
+        check_real(parent)?;
+        if parent == ROOT_INO && name == dot_mega::NAME {
+            return Err(Errno::ISDIR);
+        }
         let file = {
             let mut state = self.shared.lock();
             let directory = state.subject(parent)?;
@@ -165,10 +177,14 @@ impl Vfs {
     /// Removes an empty directory.
     ///
     /// # Errors
-    /// ENOENT, ENOTDIR, ENOTEMPTY, EROFS.
+    /// ENOENT, ENOTDIR, ENOTEMPTY, EROFS; as `unlink`.
     pub async fn rmdir(&self, parent: u64, name: &OsStr) -> OpResult<()> {
         self.shared.check_writable()?;
         self.shared.check_open()?;
+        check_real(parent)?;
+        if parent == ROOT_INO && name == dot_mega::NAME {
+            return Err(Errno::PERM);
+        }
         let mut state = self.shared.lock();
         let directory = state.subject(parent)?;
         let found = state

@@ -13,6 +13,8 @@ use serde_json::Value;
 use super::entry_name;
 use crate::Vfs;
 use crate::changes::{SUFFIX, clear_attribute, set_attribute};
+use crate::dot_mega::{self, Virtual, check_real};
+use crate::inode::ROOT_INO;
 use crate::state::{Found, State};
 use crate::types::{OpResult, RenameMode};
 
@@ -98,12 +100,25 @@ impl State {
     }
 }
 
+/// Refuses what concerns `.mega` itself, or an entry of it that exists on no server.
+fn check_ends((from, name): (u64, &str), (to, new_name): (u64, &str)) -> OpResult<()> {
+    let is_top = |parent, name| parent == ROOT_INO && name == dot_mega::NAME;
+    if is_top(from, name) || is_top(to, new_name) {
+        return Err(Errno::PERM);
+    }
+    match (Virtual::of(from), Virtual::of(to)) {
+        // A whole share: a tool may copy it.
+        (Some(Virtual::Sharer(_)), to) if Virtual::of(from) != to => Err(Errno::XDEV),
+        _ => check_real(from).and_then(|()| check_real(to)),
+    }
+}
+
 impl Vfs {
     /// Moves or renames.
     ///
     /// # Errors
     /// ENOENT, EEXIST (`NoReplace`), EISDIR, ENOTDIR, ENOTEMPTY, EINVAL (into itself), EACCES (a node
-    /// without key cannot get another name), EROFS.
+    /// without key cannot get another name), EROFS; EXDEV, EPERM, EACCES and EBUSY as module `zone` says.
     pub async fn rename(
         &self,
         parent: u64,
@@ -116,6 +131,7 @@ impl Vfs {
         self.shared.check_open()?;
         let name = entry_name(name)?;
         let new_name = entry_name(new_name)?;
+        check_ends((parent, name), (new_parent, new_name))?;
         let mut state = self.shared.lock();
         let from = state.subject(parent)?;
         let to = state.subject(new_parent)?;
@@ -124,6 +140,7 @@ impl Vfs {
         if moved.facts.shape == Shape::Directory && state.is_within(to, moved.subject)? {
             return Err(Errno::INVAL);
         }
+        let is_for_good = state.check_rename((from, &moved), (to, replaced.as_ref()), mode)?;
         if mode == RenameMode::Exchange {
             let other = replaced.ok_or(Errno::NOENT)?;
             return self.exchange(&mut state, (from, moved), (to, other));
@@ -158,7 +175,7 @@ impl Vfs {
                     Subject::Local(_) => inherited,
                 };
                 // Both in one transaction: a crash leaves the old state or the new one.
-                let removal = state.removal_of(other)?;
+                let removal = state.removal_of(other, is_for_good)?;
                 let dropped = removal.dropped_subject();
                 let rows = removal.row.iter().cloned().chain([row]).collect();
                 state.commit(rows, dropped.as_slice())?;

@@ -13,6 +13,7 @@ use mega_store::{ChangeRow, ChangeState, StoreError, Subject};
 use rustix::io::Errno;
 
 use crate::Vfs;
+use crate::dot_mega::Virtual;
 use crate::errno::store_errno;
 use crate::file::{Attempt, FileNode};
 use crate::shared::Shared;
@@ -36,7 +37,13 @@ impl Vfs {
     /// the file; EDQUOT when it waits because the account is full; ETIMEDOUT when nothing moves on its way
     /// there.
     pub async fn fsync(&self, _ino: u64, fh: u64, _data_only: bool) -> OpResult<()> {
-        let handle = self.shared.lock().handles.file(fh).ok_or(Errno::BADF)?;
+        let handle = {
+            let state = self.shared.lock();
+            if state.handles.document(fh).is_some() {
+                return Ok(());
+            }
+            state.handles.file(fh).ok_or(Errno::BADF)?
+        };
         let (shared, file) = (Arc::clone(&self.shared), Arc::clone(&handle.file));
         tokio::task::spawn_blocking(move || shared.sync_file(&file))
             .await
@@ -53,6 +60,9 @@ impl Vfs {
     /// # Errors
     /// As `fsync`.
     pub async fn fsyncdir(&self, ino: u64) -> OpResult<()> {
+        if Virtual::of(ino).is_some() {
+            return Ok(());
+        }
         self.shared.sync_rows().await?;
         if self.shared.waits_for_cloud() {
             self.shared.until_names_are_there(ino).await?;

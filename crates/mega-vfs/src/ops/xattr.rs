@@ -11,10 +11,12 @@ use serde_json::Value;
 
 use crate::Vfs;
 use crate::changes::set_attribute;
+use crate::dot_mega::{Virtual, check_real};
 use crate::shared::Shared;
 use crate::state::State;
 use crate::status::Progress;
 use crate::types::OpResult;
+use crate::zone::Need;
 
 /// Largest serialised set of user attributes of one node, bytes (protocol/03 section 7).
 const LIMIT: usize = 16 * 1024;
@@ -65,6 +67,7 @@ impl State {
                     _ => "queued".to_owned(),
                 },
             }),
+            "user.mega.restore-to" => self.restore_to(subject)?,
             "user.mega.fingerprint" => match subject {
                 Subject::Node(handle) if row.is_none_or(|row| row.content.is_none()) => self
                     .node(handle)?
@@ -94,11 +97,14 @@ impl Vfs {
     /// # Errors
     /// ENODATA, EOPNOTSUPP outside `user.`, ESTALE.
     pub async fn getxattr(&self, ino: u64, name: &OsStr) -> OpResult<Vec<u8>> {
-        if name == "user.mega.state" {
+        if is_made_up(ino) {
+            return Err(Errno::NODATA);
+        }
+        if name == "user.mega.state" && Virtual::of(ino).is_none() {
             self.shared.commit_file(ino)?;
         }
         let state = self.shared.lock();
-        let subject = state.subject(ino)?;
+        let subject = state.readable(ino)?;
         if let Some(name) = name.to_str().filter(|name| name.starts_with("user.mega.")) {
             let progress = self.shared.monitor.progress(subject);
             let value = state.mega_attribute(subject, name, progress)?;
@@ -119,8 +125,11 @@ impl Vfs {
     /// # Errors
     /// ESTALE.
     pub async fn listxattr(&self, ino: u64) -> OpResult<Vec<OsString>> {
+        if is_made_up(ino) {
+            return Ok(Vec::new());
+        }
         let state = self.shared.lock();
-        let subject = state.subject(ino)?;
+        let subject = state.readable(ino)?;
         let set = state.xattrs(subject)?;
         Ok(set
             .keys()
@@ -160,11 +169,13 @@ impl Vfs {
 
     fn edit_xattrs(&self, ino: u64, edit: impl FnOnce(&mut Set) -> OpResult<()>) -> OpResult<()> {
         self.shared.check_writable()?;
+        check_real(ino)?;
         let mut state = self.shared.lock();
         let subject = state.subject(ino)?;
         if subject == state.root {
             return Err(Errno::OPNOTSUPP);
         }
+        state.check_entry(subject, Need::Edit)?;
         let mut set = state.xattrs(subject)?;
         edit(&mut set)?;
         let value = if set.is_empty() {
@@ -190,6 +201,11 @@ impl Vfs {
         self.shared.wake.notify_one();
         Ok(())
     }
+}
+
+/// Whether there is no node that could have attributes.
+fn is_made_up(ino: u64) -> bool {
+    !matches!(Virtual::of(ino), None | Some(Virtual::Version(_)))
 }
 
 fn writable(name: &OsStr) -> OpResult<String> {

@@ -9,6 +9,7 @@ use mega_store::{ChangeRow, Subject};
 use tokio::task::JoinSet;
 
 use super::attributes::apply_wishes;
+use super::cross_keys::keys_of;
 use super::journal::{CopyNote, Put, PutNote};
 use super::upload::OnServer;
 use super::{Finished, Pusher, Step, upload};
@@ -194,8 +195,14 @@ impl Shared {
                 return Err(rustix::io::Errno::IO);
             }
         };
-        let (over, dooms) = self.config.versions.split(over);
+        let (over, dooms) = state.versions_in(parent).split(over);
+        let name = match &copy {
+            Some(copy) => copy.source.to_string(),
+            None => token.clone(),
+        };
+        let cr = state.cross_keys(parent, std::iter::once((name, &key)));
         let note = PutNote {
+            shared_keys: keys_of(cr.as_ref(), 0),
             key: b64::encode(&master.wrap_node_key(&key)),
             attrs: b64::encode(&attrs),
             token,
@@ -224,7 +231,7 @@ impl Shared {
                     tx.put_attempt(&journal)
                 })
                 .map_err(|error| crate::errno::store_errno(&error))?;
-            state.changes.begin_doubt(put.clone());
+            state.changes.begin_doubt(&put);
         }
         if let Some(attempt) = &mut content.attempt {
             attempt.is_frozen = true;
@@ -238,11 +245,6 @@ impl Shared {
             parent: None,
             over,
         };
-        let name = match &put.note.copy {
-            Some(copy) => copy.source.to_string(),
-            None => put.note.token.clone(),
-        };
-        let cr = state.cross_keys(parent, std::iter::once((name, &key)));
         drop(state);
         drop(content);
         Ok(Some(Step::File {
@@ -268,6 +270,14 @@ impl Versions {
 }
 
 impl State {
+    /// What becomes of content that is replaced in a folder: where nothing can be thrown away it is kept.
+    pub(super) fn versions_in(&self, folder: NodeHandle) -> Versions {
+        if self.is_in_share(folder) {
+            return Versions::Keep;
+        }
+        self.config.versions
+    }
+
     /// Where new content is put: the folder, and the file it becomes a version of.
     pub(crate) fn upload_parent(
         &self,

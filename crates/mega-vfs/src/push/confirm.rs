@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mega_proto::{ErrorCode, NodeHandle, NodeKind, RawNode};
 use mega_store::{ChangeRow, ChangeState, FailPoint, NodeRow, Place, Subject};
 use mega_transfer::RemoteSource;
+use mega_tree::Child;
 use mega_tree::truth::row_from_raw;
 use serde_json::Value;
 
@@ -17,7 +18,7 @@ use crate::changes::row_suffix;
 use crate::errno::store_errno;
 use crate::file::Base;
 use crate::shared::Shared;
-use crate::state::State;
+use crate::state::{Invalidation, State};
 use crate::types::{OpResult, now_ms};
 
 /// Pause after the server refused to remove a replaced node, ms.
@@ -82,10 +83,18 @@ impl Shared {
                     None => self.done(pusher, subject),
                 }
             }
-            Step::Remove { handle, target } => match results.into_iter().next() {
+            Step::Remove {
+                handle,
+                target,
+                attrs,
+            } => match results.last().cloned() {
                 Some(Ok(_) | Err(ErrorCode::NotFound)) => {
-                    if let Err(errno) = self.confirm_removal(handle, target) {
-                        tracing::error!(%errno, "a confirmed removal could not be stored");
+                    let attrs = attrs.filter(|_| matches!(results.first(), Some(Ok(_))));
+                    match self.confirm_removal(handle, target, attrs.as_deref()) {
+                        Ok(told) => self.notify(told),
+                        Err(errno) => {
+                            tracing::error!(%errno, "a confirmed removal could not be stored");
+                        }
                     }
                     self.done(pusher, Subject::Node(handle));
                 }
@@ -308,7 +317,9 @@ impl Shared {
         if let Some(dooms) = dooms {
             state.changes.doom(dooms);
         }
-        self.space.spent(state, node.size);
+        if !state.is_in_share(node.handle) {
+            self.space.spent(state, node.size);
+        }
         state.changes.remove(old);
         if let Some(over) = over_row
             && let Some(gone) = state.changes.remove(Subject::Node(over))
@@ -471,7 +482,12 @@ impl Shared {
         Ok(())
     }
 
-    fn confirm_removal(&self, handle: NodeHandle, bin: Option<NodeHandle>) -> OpResult<()> {
+    fn confirm_removal(
+        &self,
+        handle: NodeHandle,
+        bin: Option<NodeHandle>,
+        attrs: Option<&[u8]>,
+    ) -> OpResult<Vec<Invalidation>> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let mut rows = Vec::new();
@@ -487,6 +503,9 @@ impl Shared {
             .any(|ino| state.files.contains_key(&ino));
         self.store
             .write(|tx| {
+                if let Some(attrs) = attrs {
+                    tx.set_attrs(handle, attrs)?;
+                }
                 match bin {
                     Some(bin) if tx.node(handle)?.is_some() => tx.set_parent(handle, bin)?,
                     Some(_) => {}
@@ -500,6 +519,9 @@ impl Shared {
                 tx.delete_doomed(handle)
             })
             .map_err(|error| store_errno(&error))?;
+        if attrs.is_some() {
+            state.own.expect(handle, "u");
+        }
         state.own.expect(handle, "d");
         if bin.is_some() {
             state.own.expect(handle, "t");
@@ -510,10 +532,14 @@ impl Shared {
             state.changes.remove(subject);
             state.forget_dir(subject);
         }
+        state.forget_zones();
         if !is_open {
             crate::ops::drop_staging(&self.store, &staged);
         }
-        Ok(())
+        match bin {
+            Some(bin) => state.show_in_bin(bin, handle),
+            None => Ok(Vec::new()),
+        }
     }
 }
 
@@ -536,6 +562,37 @@ impl State {
             }
             _ => Ok(None),
         }
+    }
+
+    /// What was thrown away appears in the bin, if somebody looks there.
+    fn show_in_bin(&mut self, bin: NodeHandle, handle: NodeHandle) -> OpResult<Vec<Invalidation>> {
+        let bin = Subject::Node(bin);
+        if self.dirs.peek(&bin).is_none() {
+            let ino = self.inodes.known_ino(bin);
+            if !ino.is_some_and(|ino| self.inodes.is_known(ino)) {
+                return Ok(Vec::new());
+            }
+            // The kernel may remember that the name was free.
+            self.dir(bin)?;
+        }
+        let Some((row, node)) = self.node(handle)? else {
+            return Ok(Vec::new());
+        };
+        let child = Child {
+            subject: Subject::Node(handle),
+            stored: node.name,
+            suffix: row.suffix,
+            facts: node.facts,
+        };
+        let spelling = self
+            .put_in(bin, child)
+            .map_err(|error| store_errno(&error))?;
+        let mut told = Vec::new();
+        if let Some(spelling) = spelling {
+            self.touch_dir(bin);
+            self.tell_entry(&mut told, bin, spelling);
+        }
+        Ok(told)
     }
 
     /// The row that took over the place of a removed one and replaces nothing else.

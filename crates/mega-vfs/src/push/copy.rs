@@ -7,6 +7,7 @@ use mega_proto::{NodeHandle, NodeKind, b64};
 use mega_store::{ChangeRow, Subject};
 
 use super::attributes::{apply_wishes, set_content_time};
+use super::cross_keys::keys_of;
 use super::journal::{CopyNote, Put, PutNote};
 use super::{Pusher, Step};
 use crate::errno::store_errno;
@@ -76,8 +77,10 @@ impl Shared {
             return Ok(None);
         };
         let wrapped = b64::encode(&master.wrap_node_key(&key));
-        let (over, dooms) = self.config.versions.split(over);
+        let (over, dooms) = state.versions_in(parent).split(over);
+        let cr = state.cross_keys(parent, std::iter::once((source.to_string(), &key)));
         let note = PutNote {
+            shared_keys: keys_of(cr.as_ref(), 0),
             key: wrapped.clone(),
             attrs: b64::encode(&attrs),
             parent,
@@ -101,8 +104,7 @@ impl Shared {
         self.store
             .write(|tx| tx.put_attempt(&journal))
             .map_err(|error| store_errno(&error))?;
-        state.changes.begin_doubt(put.clone());
-        let cr = state.cross_keys(parent, std::iter::once((source.to_string(), &key)));
+        state.changes.begin_doubt(&put);
         let entry = Entry {
             source: EntrySource::Node(source),
             kind: 0,

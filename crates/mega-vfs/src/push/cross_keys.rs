@@ -16,6 +16,14 @@ const DEEPEST: usize = 512;
 /// recipients get the rest from whichever client repairs it.
 const MOST_MOVED: usize = 20_000;
 
+/// The keys that one of the nodes gets in the command.
+pub(super) fn keys_of(cr: Option<&CrossKeys>, node: usize) -> Vec<String> {
+    let all = cr.into_iter().flat_map(|cr| &cr.keys);
+    all.filter(|(_, of, _)| *of == node)
+        .map(|(_, _, key)| key.clone())
+        .collect()
+}
+
 impl State {
     /// Keys for every share above `folder`, or of `folder` itself, and every one of `nodes` (name in the
     /// command, key). `None` when nothing above is shared.
@@ -61,9 +69,30 @@ impl State {
         Some(cr).filter(|cr| !cr.keys.is_empty())
     }
 
+    /// Whether keys have to be sent for what is put in a folder.
+    fn is_shared(&self, folder: NodeHandle) -> bool {
+        let shares = self.decryptor.share_handles();
+        let mut at = Some(folder);
+        for _ in 0..DEEPEST {
+            let Some(handle) = at.filter(|_| !shares.is_empty()) else {
+                return false;
+            };
+            if shares.contains(&handle) {
+                return true;
+            }
+            at = self
+                .node_row(handle)
+                .ok()
+                .flatten()
+                .and_then(|row| row.parent);
+        }
+        false
+    }
+
     /// The keys that a node and all below it need when it moves to `target`.
     pub(super) fn moved_keys(&self, node: NodeHandle, target: NodeHandle) -> Option<CrossKeys> {
-        if !self.decryptor.has_shares() {
+        // Asked first: a large tree that moves to where nobody else looks is not walked.
+        if !self.is_shared(target) {
             return None;
         }
         let mut keys = Vec::new();

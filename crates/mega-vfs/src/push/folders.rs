@@ -7,6 +7,7 @@ use mega_store::{ChangeRow, ChangeState, Subject};
 
 use super::Step;
 use super::attributes::{apply_wishes, set_folder_time};
+use super::cross_keys::keys_of;
 use super::journal::{Put, PutNote};
 use crate::shared::Shared;
 use crate::state::State;
@@ -83,6 +84,10 @@ impl State {
                 }
             }
         }
+        let cr = self.cross_keys(parent, keys.iter().map(|(name, key)| (name.clone(), key)));
+        for (index, put) in puts.iter_mut().enumerate() {
+            put.note.shared_keys = keys_of(cr.as_ref(), index);
+        }
         let rows: Vec<_> = puts.iter().filter_map(Put::row).collect();
         let journalled = shared.store.write(|tx| {
             for row in &rows {
@@ -95,9 +100,8 @@ impl State {
             return None;
         }
         for put in &puts {
-            self.changes.begin_doubt(put.clone());
+            self.changes.begin_doubt(put);
         }
-        let cr = self.cross_keys(parent, keys.iter().map(|(name, key)| (name.clone(), key)));
         Some(Step::Folders {
             parent,
             puts,

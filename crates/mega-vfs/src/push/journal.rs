@@ -22,6 +22,10 @@ pub(crate) struct Put {
 pub(crate) struct PutNote {
     /// The node key as sent (wrapped, b64): how the node is recognised.
     pub(crate) key: String,
+    /// The same key as sent for the shares above: of a node in somebody else's folder the server shows
+    /// only these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) shared_keys: Vec<String>,
     /// The encrypted attributes as sent (b64).
     pub(crate) attrs: String,
     /// Upload token; empty for folders.
@@ -85,6 +89,7 @@ impl PutNote {
     pub(crate) fn of_row(row: &ChangeRow, sn: Option<Seqno>) -> Self {
         Self {
             key: String::new(),
+            shared_keys: Vec::new(),
             attrs: String::new(),
             token: String::new(),
             parent: NodeHandle::from_u48(0),
@@ -114,6 +119,13 @@ impl PutNote {
 }
 
 impl PutNote {
+    /// The wrapped keys by which its node may be known.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.key)
+            .chain(&self.shared_keys)
+            .map(String::as_str)
+    }
+
     /// The file whose place it takes, one way or the other.
     pub(crate) fn replaced(&self) -> Option<NodeHandle> {
         self.over.or(self.dooms)
@@ -133,7 +145,7 @@ impl Put {
 
     /// Whether a node, which is new here, may be what this put made.
     pub(crate) fn may_have_made(&self, node: &NodeRow) -> bool {
-        if !wrapped_keys(&node.key).any(|key| key == self.note.key)
+        if !wrapped_keys(&node.key).any(|key| self.note.keys().any(|sent| sent == key))
             || Subject::Node(node.handle) == self.subject
         {
             return false;

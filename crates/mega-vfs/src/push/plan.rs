@@ -99,7 +99,12 @@ impl Shared {
             .collect();
         for handle in ready {
             state.changes.set_in_flight(Subject::Node(handle), true);
-            steps.push(Step::Remove { handle, target });
+            let attrs = target.and_then(|_| state.binned_attributes(handle));
+            steps.push(Step::Remove {
+                handle,
+                target,
+                attrs,
+            });
         }
     }
 
@@ -182,6 +187,9 @@ impl State {
                     NodeKind::File => set_file_time(&mut wanted, row, key.as_bytes()),
                     _ => set_folder_time(&mut wanted, row),
                 }
+                if let (Some(target), Some(parent)) = (target, node_row.parent) {
+                    self.note_origin(&mut wanted, handle, parent, target);
+                }
                 if wanted == old {
                     None
                 } else {
@@ -190,6 +198,8 @@ impl State {
             }
             _ => None,
         };
+        // A time that was set while its content was on its way, where only content is taken: it goes.
+        let attrs = attrs.filter(|_| self.takes_attributes(handle));
         let cr = target.and_then(|target| self.moved_keys(handle, target));
         Some(Step::Edit {
             row: row.clone(),

@@ -44,7 +44,7 @@ pub(crate) fn take_up_journal(store: &Store, changes: &mut Changes) -> Result<()
         };
         tracing::debug!(subject = ?put.subject, "a put of an earlier run is in doubt");
         changes.set_in_flight(put.subject, true);
-        changes.begin_doubt(put);
+        changes.begin_doubt(&put);
     }
     Ok(())
 }
@@ -114,7 +114,7 @@ impl Shared {
     /// The server does not seem to have executed this put: its row starts over. Should the node come all the
     /// same, it is recognised ([`Self::adopt_arrivals`]).
     fn withdraw(&self, put: &Put) {
-        self.lock().changes.withdraw(put.clone());
+        self.lock().changes.withdraw(put);
         self.drop_attempt(put);
     }
 
@@ -177,7 +177,7 @@ impl Shared {
     /// anything is in doubt.
     pub(crate) fn adopt_known(&self) -> OpResult<()> {
         let puts = self.lock().changes.doubts();
-        let keys: HashSet<&str> = puts.iter().map(|put| put.note.key.as_str()).collect();
+        let keys: HashSet<&str> = puts.iter().flat_map(|put| put.note.keys()).collect();
         let nodes = self
             .store
             .find_by_keys(&keys)

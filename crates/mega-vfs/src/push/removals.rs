@@ -8,6 +8,7 @@ use mega_store::Subject;
 use super::Step;
 use crate::shared::Shared;
 use crate::state::State;
+use crate::zone::is_forever;
 
 /// What is known about removed folders while one slice is planned: ten thousand files of one folder
 /// ask the same question.
@@ -29,7 +30,8 @@ impl State {
         if self.changes.replacer(handle).is_some() {
             return None;
         }
-        let hard = shared.config.hard_delete;
+        let change = self.changes.get(Subject::Node(handle));
+        let hard = shared.config.hard_delete || change.is_some_and(is_forever);
         // A copy of it is not on the server yet.
         if self.changes.is_base(handle) {
             return None;
@@ -60,7 +62,12 @@ impl State {
         } else {
             Some(self.roots.rubbish?)
         };
-        Some(Step::Remove { handle, target })
+        let attrs = target.and_then(|_| self.binned_attributes(handle));
+        Some(Step::Remove {
+            handle,
+            target,
+            attrs,
+        })
     }
 
     /// Whether a removed folder can be sent away as one.

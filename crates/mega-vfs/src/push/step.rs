@@ -35,6 +35,8 @@ pub(crate) enum Step {
     Remove {
         handle: NodeHandle,
         target: Option<NodeHandle>,
+        /// What it is to say about where it came from.
+        attrs: Option<Vec<u8>>,
     },
 }
 
@@ -91,19 +93,31 @@ impl Step {
                 }
                 commands
             }
-            Self::Remove { handle, target } => vec![match target {
-                Some(bin) => Command::Move {
+            Self::Remove {
+                handle,
+                target,
+                attrs,
+            } => {
+                let noted = attrs.as_ref().map(|attrs| Command::SetAttributes {
                     n: *handle,
-                    t: *bin,
-                    i,
-                    cr: None,
-                },
-                None => Command::Delete {
-                    n: *handle,
-                    i,
-                    v: None,
-                },
-            }],
+                    at: b64::encode(attrs),
+                    i: i.clone(),
+                });
+                let gone = match target {
+                    Some(bin) => Command::Move {
+                        n: *handle,
+                        t: *bin,
+                        i,
+                        cr: None,
+                    },
+                    None => Command::Delete {
+                        n: *handle,
+                        i,
+                        v: None,
+                    },
+                };
+                noted.into_iter().chain([gone]).collect()
+            }
         }
     }
 

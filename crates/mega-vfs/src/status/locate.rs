@@ -6,6 +6,7 @@ use mega_tree::StoredName;
 use mega_tree::spelling::{spell, suffixed};
 
 use crate::changes::row_suffix;
+use crate::dot_mega;
 use crate::state::State;
 
 /// Deeper than any path Linux can name: a cycle on the server must not hang us.
@@ -37,13 +38,21 @@ impl State {
         let mut parts = Vec::new();
         let mut at = subject;
         let mut is_inside = at == self.root;
-        while !is_inside && parts.len() < DEEPEST && at != Subject::Node(self.roots.cloud) {
+        while !is_inside
+            && parts.len() < DEEPEST
+            && at != Subject::Node(self.roots.cloud)
+            && !self.is_at_top(at)
+        {
             let Some((parent, name)) = self.parent_and_spelling(at) else {
                 break;
             };
             parts.push(name);
             at = parent;
             is_inside = at == self.root;
+        }
+        if let Some(above) = self.below_dot_mega(at) {
+            parts.extend(above.into_iter().rev());
+            is_inside = true;
         }
         parts.reverse();
         let path = parts.join("/");
@@ -52,6 +61,29 @@ impl State {
         } else {
             Where::Outside(path)
         }
+    }
+
+    fn is_at_top(&self, subject: Subject) -> bool {
+        let handle = subject.node();
+        handle.is_some_and(|handle| {
+            Some(handle) == self.roots.rubbish || self.incoming.contains_key(&handle)
+        })
+    }
+
+    /// The path of what `.mega` shows at its top: the bin, or somebody's folder.
+    fn below_dot_mega(&self, subject: Subject) -> Option<Vec<String>> {
+        let handle = subject.node()?;
+        let mut path = vec![dot_mega::NAME.to_owned()];
+        if Some(handle) == self.roots.rubbish {
+            path.push("trash".to_owned());
+            return Some(path);
+        }
+        let sharer = self.incoming.get(&handle)?.sharer?;
+        let row = self.node_row(handle).ok().flatten()?;
+        let name = spell(&self.stored_of(&row), subject);
+        path.extend(["shares".to_owned(), self.user_name(sharer)]);
+        path.push(suffixed(&name, row.suffix.unwrap_or(0)));
+        Some(path)
     }
 
     fn parent_and_spelling(&self, subject: Subject) -> Option<(Subject, String)> {

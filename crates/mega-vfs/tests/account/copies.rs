@@ -51,7 +51,7 @@ const WRITE: OpenMode = OpenMode {
 
 /// What `cp` does: requests of `piece` bytes until there is no more, or until `most` are copied.
 /// Returns the target's inode and handle, still open.
-async fn copy(world: &World, from: &str, to: &str, piece: u64, most: u64) -> (u64, u64) {
+pub(crate) async fn copy(world: &World, from: &str, to: &str, piece: u64, most: u64) -> (u64, u64) {
     let from = world.ino(from).await.unwrap();
     let fh_in = world.vfs.open(from, READ).await.unwrap().fh;
     let (ino, fh_out) = match world.ino(to).await {
@@ -80,7 +80,7 @@ async fn copy(world: &World, from: &str, to: &str, piece: u64, most: u64) -> (u6
     (ino, fh_out)
 }
 
-async fn close(world: &World, (ino, fh): (u64, u64)) {
+pub(crate) async fn close(world: &World, (ino, fh): (u64, u64)) {
     world.vfs.flush(ino, fh).await.unwrap();
     world.vfs.release(ino, fh).await.unwrap();
 }

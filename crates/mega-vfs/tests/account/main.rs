@@ -5,6 +5,8 @@
 mod content;
 mod copies;
 mod counts;
+mod dot_mega;
+mod in_shares;
 mod listing;
 mod names;
 mod patterns;

@@ -2,13 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use super::{code_of, say};
 use crate::cli::StatusCommand;
 use crate::control::client::{self, Link};
 use crate::control::protocol::MOST_CHANGES;
-use crate::control::report::Report;
+use crate::control::report::{self, Form, Report};
 use crate::display::{self, Bars};
 use crate::exit;
 use crate::failure::Failure;
@@ -50,14 +48,13 @@ fn ask_all(links: &mut Vec<Link>, most: usize) -> Vec<Report> {
 
 fn show(command: &StatusCommand, reports: &[Report]) {
     if command.json {
-        let document = json!({"version": 1, "mounts": reports});
         // One line a document while watching, so that programs can tell them apart.
-        let text = if command.watch {
-            serde_json::to_string(&document)
+        let form = if command.watch {
+            Form::Line
         } else {
-            serde_json::to_string_pretty(&document)
+            Form::Pretty
         };
-        say(&(text.unwrap_or_default() + "\n"));
+        say(&report::document(reports, form));
     } else if reports.is_empty() {
         say("Nothing is mounted.\n");
     } else {

@@ -5,8 +5,28 @@ use std::time::Duration;
 
 use mega_vfs::{Change, ChangeKind, SessionState, Snapshot, Stage, Where};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::protocol::Hello;
+
+/// How a document is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// For people.
+    Pretty,
+    /// On one line.
+    Line,
+}
+
+/// The document of `status --json`, with the end of its last line.
+pub(crate) fn document(mounts: &[Report], form: Form) -> String {
+    let document = json!({"version": 1, "mounts": mounts});
+    let text = match form {
+        Form::Pretty => serde_json::to_string_pretty(&document),
+        Form::Line => serde_json::to_string(&document),
+    };
+    text.unwrap_or_default() + "\n"
+}
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

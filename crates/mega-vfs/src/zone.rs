@@ -1,0 +1,331 @@
+//! Where in the account something is, and what may be done there.
+//!
+//! Owns the rules of the rubbish bin and of folders that others share with us (protocol/03 section 5), so
+//! that a change which Mega would refuse is refused at once, and none becomes a parked row. Promises that
+//! nothing crosses a border that Mega cannot move it across: tools get EXDEV and copy. A place is found by
+//! walking up in the view; directories are remembered until a folder moves.
+
+use mega_proto::{NodeHandle, UserHandle};
+use mega_store::{ShareKind, ShareRow, Subject};
+use rustix::io::Errno;
+use serde_json::Value;
+
+use crate::changes::FOREVER;
+use crate::state::{Found, State};
+use crate::types::{OpResult, RenameMode};
+
+/// Deeper than any path Linux can name: a cycle on the server must not hang us.
+const DEEPEST: usize = 4096;
+/// Directories that are remembered at a time.
+const REMEMBERED: usize = 10_000;
+
+/// What we may do in a folder of somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Access {
+    /// List and read.
+    Read,
+    /// Also add files and folders, and give files new content.
+    Write,
+    /// Also rename, move and delete.
+    Full,
+}
+
+impl Access {
+    /// From `r`; what is not known counts as the least.
+    pub(crate) fn from_level(level: Option<i64>) -> Self {
+        match level {
+            Some(1) => Self::Write,
+            Some(level) if level >= 2 => Self::Full,
+            _ => Self::Read,
+        }
+    }
+}
+
+/// A folder that somebody shares with us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Incoming {
+    pub(crate) sharer: Option<UserHandle>,
+    pub(crate) access: Access,
+}
+
+/// Where something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Zone {
+    /// In what is ours.
+    Own,
+    /// In the rubbish bin.
+    Bin,
+    /// In a folder of somebody else.
+    Share { root: NodeHandle, access: Access },
+    /// In nothing that we show, for example below a folder that was removed.
+    Nowhere,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// A new entry, or new content of a file.
+    Write,
+    /// Another time, permission or attribute.
+    Edit,
+}
+
+impl State {
+    /// Where a directory is.
+    pub(crate) fn zone(&mut self, directory: Subject) -> OpResult<Zone> {
+        if let Some(zone) = self.zones.get(&directory) {
+            return Ok(*zone);
+        }
+        let zone = self.walk_up(directory)?;
+        if self.zones.len() >= REMEMBERED {
+            self.zones.clear();
+        }
+        self.zones.insert(directory, zone);
+        Ok(zone)
+    }
+
+    fn walk_up(&self, directory: Subject) -> OpResult<Zone> {
+        let mut share: Option<(NodeHandle, Access)> = None;
+        let mut at = directory;
+        for _ in 0..DEEPEST {
+            if at == self.root || at == Subject::Node(self.roots.cloud) {
+                return Ok(Zone::Own);
+            }
+            if let Subject::Node(handle) = at {
+                if Some(handle) == self.roots.rubbish {
+                    return Ok(Zone::Bin);
+                }
+                if let Some(found) = self.incoming.get(&handle) {
+                    // Of a share in a share the more generous one counts, and the outer one is the border.
+                    let access = share.map_or(found.access, |(_, inner)| inner.max(found.access));
+                    share = Some((handle, access));
+                }
+            }
+            match self.parent(at)? {
+                Some(parent) => at = parent,
+                None => break,
+            }
+        }
+        Ok(share.map_or(Zone::Nowhere, |(root, access)| Zone::Share { root, access }))
+    }
+
+    /// Learns which folders others share with us.
+    pub(crate) fn take_shares(&mut self, shares: &[ShareRow]) {
+        self.incoming = shares
+            .iter()
+            .filter(|share| share.kind == ShareKind::Incoming)
+            .map(|share| {
+                let access = Access::from_level(share.access);
+                let sharer = share.user;
+                (share.handle, Incoming { sharer, access })
+            })
+            .collect();
+        self.contacts = shares
+            .iter()
+            .filter(|share| share.kind == ShareKind::Contact)
+            .filter_map(|share| Some((share.user?, share.extra.clone()?)))
+            .collect();
+        self.forget_zones();
+    }
+
+    /// A folder has moved: what is known about it and what is in it is no longer.
+    pub(crate) fn forget_zones(&mut self) {
+        self.zones.clear();
+    }
+
+    /// Where the entry behind a subject is.
+    fn zone_of(&mut self, subject: Subject) -> OpResult<Zone> {
+        let is_border = match subject {
+            Subject::Node(handle) => self.incoming.contains_key(&handle),
+            Subject::Local(_) => false,
+        };
+        match self.parent(subject)? {
+            Some(parent) if !is_border => self.zone(parent),
+            _ => self.zone(subject),
+        }
+    }
+
+    /// Whether a node lies in a folder of somebody else.
+    pub(crate) fn is_in_share(&self, handle: NodeHandle) -> bool {
+        !self.incoming.is_empty()
+            && matches!(self.walk_up(Subject::Node(handle)), Ok(Zone::Share { .. }))
+    }
+
+    /// Whether the server takes other attributes of a node.
+    pub(crate) fn takes_attributes(&self, handle: NodeHandle) -> bool {
+        self.incoming.is_empty()
+            || !matches!(
+                self.walk_up(Subject::Node(handle)),
+                Ok(Zone::Share { access, .. }) if access < Access::Full
+            )
+    }
+
+    /// Whether entries of this directory may be changed so.
+    ///
+    /// # Errors
+    /// EPERM in the bin; EROFS and EACCES in a share that does not allow it.
+    pub(crate) fn check_in(&mut self, directory: Subject, need: Need) -> OpResult<()> {
+        check(self.zone(directory)?, need)
+    }
+
+    /// Whether this entry may be changed so.
+    ///
+    /// # Errors
+    /// As [`State::check_in`].
+    pub(crate) fn check_entry(&mut self, subject: Subject, need: Need) -> OpResult<()> {
+        let zone = self.zone_of(subject)?;
+        // What is still on its way carries its time and attributes along.
+        let row = self.changes.get(subject);
+        let is_ours = row.is_some_and(|row| row.content.is_some()) || is_local(subject);
+        let need = match zone {
+            Zone::Share { .. } if is_ours => Need::Write,
+            _ => need,
+        };
+        check(zone, need)
+    }
+
+    /// Whether an entry of this directory may be removed; `true` when that is for good.
+    ///
+    /// # Errors
+    /// EPERM in a share without `--hard-delete`, where nothing comes back; EROFS and EACCES in a share
+    /// that does not allow it.
+    pub(crate) fn check_removal(&mut self, directory: Subject, subject: Subject) -> OpResult<bool> {
+        match self.zone(directory)? {
+            Zone::Own | Zone::Nowhere => Ok(false),
+            Zone::Bin => Ok(true),
+            Zone::Share {
+                access: Access::Read,
+                ..
+            } => Err(Errno::ROFS),
+            Zone::Share { .. } if self.is_only_here(subject) => Ok(false),
+            Zone::Share {
+                access: Access::Write,
+                ..
+            } => Err(Errno::ACCESS),
+            // Nobody but us has ever seen it.
+            Zone::Share { .. } if is_local(subject) || self.config.hard_delete => Ok(true),
+            Zone::Share { .. } => Err(Errno::PERM),
+        }
+    }
+
+    /// Whether something may go from one directory to another; `true` when what it replaces goes for good.
+    ///
+    /// # Errors
+    /// EXDEV across the border of a share; EPERM in and into the bin, except whole entries of ours that go
+    /// to its top; EEXIST when something of that name is there; EBUSY while Mega does not have it yet; as
+    /// [`State::check_removal`].
+    pub(crate) fn check_rename(
+        &mut self,
+        (from, moved): (Subject, &Found),
+        (to, replaced): (Subject, Option<&Found>),
+        mode: RenameMode,
+    ) -> OpResult<bool> {
+        let is_exchange = mode == RenameMode::Exchange;
+        match (self.zone(from)?, self.zone(to)?) {
+            (Zone::Own | Zone::Nowhere, Zone::Own | Zone::Nowhere) => Ok(false),
+            (Zone::Bin, Zone::Own) if !is_exchange => Ok(false),
+            (Zone::Own, Zone::Bin) if Some(to) == self.roots.rubbish.map(Subject::Node) => {
+                if replaced.is_some() || is_exchange {
+                    return Err(Errno::EXIST);
+                }
+                if is_local(moved.subject) || self.changes.is_in_flight(moved.subject) {
+                    return Err(Errno::BUSY);
+                }
+                Ok(false)
+            }
+            (Zone::Bin, Zone::Bin | Zone::Own) | (Zone::Own, Zone::Bin) => Err(Errno::PERM),
+            (Zone::Share { root, access }, Zone::Share { root: other, .. }) if root == other => {
+                self.check_rename_in_share(access, moved, replaced, is_exchange)
+            }
+            _ => Err(Errno::XDEV),
+        }
+    }
+
+    fn check_rename_in_share(
+        &self,
+        access: Access,
+        moved: &Found,
+        replaced: Option<&Found>,
+        is_exchange: bool,
+    ) -> OpResult<bool> {
+        let is_ours = self.is_only_here(moved.subject);
+        let has_content = self
+            .changes
+            .get(moved.subject)
+            .is_some_and(|row| row.content.is_some());
+        if access == Access::Read {
+            return Err(Errno::ROFS);
+        }
+        // What it replaces becomes a version of it, or was never sent.
+        let is_harmless = match replaced {
+            None => true,
+            Some(other) if self.is_only_here(other.subject) => true,
+            Some(other) => is_ours && has_content && !is_local(other.subject),
+        };
+        if is_ours && is_harmless && !is_exchange {
+            return Ok(false);
+        }
+        if access == Access::Write {
+            return Err(Errno::ACCESS);
+        }
+        if is_harmless || is_exchange {
+            return Ok(false);
+        }
+        if self.config.hard_delete {
+            return Ok(true);
+        }
+        // Once Mega has it, replacing would delete the other for good; a moment ago it would not have.
+        if is_local(moved.subject) {
+            return Err(Errno::BUSY);
+        }
+        Err(Errno::PERM)
+    }
+
+    /// Whether Mega has never heard of it.
+    fn is_only_here(&self, subject: Subject) -> bool {
+        is_local(subject) && !self.changes.is_in_flight(subject)
+    }
+}
+
+fn is_local(subject: Subject) -> bool {
+    matches!(subject, Subject::Local(_))
+}
+
+fn check(zone: Zone, need: Need) -> OpResult<()> {
+    match (zone, need) {
+        (Zone::Own | Zone::Nowhere, _) => Ok(()),
+        (Zone::Bin, _) => Err(Errno::PERM),
+        (Zone::Share { access, .. }, need) => match (access, need) {
+            (Access::Read, _) => Err(Errno::ROFS),
+            (Access::Write, Need::Edit) => Err(Errno::ACCESS),
+            (Access::Write | Access::Full, _) => Ok(()),
+        },
+    }
+}
+
+/// Whether a row asks for its node to be deleted and not to be thrown into the bin.
+pub(crate) fn is_forever(row: &mega_store::ChangeRow) -> bool {
+    let wish = row.attributes.as_ref().and_then(|map| map.get(FOREVER));
+    wish == Some(&Value::Bool(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_allows_what_its_level_says() {
+        let share = |level| Zone::Share {
+            root: NodeHandle::from_u48(1),
+            access: Access::from_level(level),
+        };
+        assert_eq!(check(share(Some(0)), Need::Write), Err(Errno::ROFS));
+        assert_eq!(check(share(None), Need::Edit), Err(Errno::ROFS));
+        assert_eq!(check(share(Some(1)), Need::Write), Ok(()));
+        assert_eq!(check(share(Some(1)), Need::Edit), Err(Errno::ACCESS));
+        assert_eq!(check(share(Some(2)), Need::Edit), Ok(()));
+        assert_eq!(check(share(Some(-1)), Need::Write), Err(Errno::ROFS));
+        assert_eq!(check(Zone::Bin, Need::Write), Err(Errno::PERM));
+        assert_eq!(check(Zone::Own, Need::Edit), Ok(()));
+    }
+}

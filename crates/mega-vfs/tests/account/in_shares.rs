@@ -1,0 +1,331 @@
+//! Folders that others share with us: below `.mega/shares`, with what each level allows. The emulator opens
+//! every key that is sent for a share, and refuses what the level does not allow.
+
+use std::time::Duration;
+
+use mega_emulator::{AccountSpec, Emulator, Fixture, KeyForm};
+use mega_vfs::{RenameMode, VfsConfig};
+use rustix::io::Errno;
+
+use crate::support::{EMAIL, World, eager};
+
+const FRIEND: &str = "friend@example.com";
+/// Where their folder is shown.
+const DOCS: &str = ".mega/shares/friend@example.com/docs";
+
+fn share(level: i64, key: KeyForm) -> Fixture {
+    Fixture::ShareAs {
+        path: "/docs".into(),
+        to: EMAIL.into(),
+        level,
+        key,
+    }
+}
+
+fn at(path: &str) -> String {
+    format!("{DOCS}/{path}")
+}
+
+/// A folder of a friend.
+fn prepare(emulator: &Emulator, level: Option<i64>) {
+    emulator.add_account(AccountSpec::new(FRIEND, "secret"));
+    let mut list = vec![
+        Fixture::file("/docs/file", "content", 1),
+        Fixture::file("/docs/deep/inner", "inner", 1),
+        Fixture::file("/secret", "not for us", 1),
+    ];
+    list.extend(level.map(|level| share(level, KeyForm::Legacy)));
+    emulator.populate(FRIEND, &list).unwrap();
+    let mine = Fixture::file("/mine", "mine", 1);
+    emulator.populate(EMAIL, &[mine]).unwrap();
+}
+
+async fn world_with(config: VfsConfig, level: Option<i64>) -> World {
+    World::with(config, |emulator| prepare(emulator, level)).await
+}
+
+async fn world(level: i64) -> World {
+    world_with(eager(), Some(level)).await
+}
+
+impl World {
+    /// What the friend has, current nodes only.
+    fn theirs(&self) -> Vec<String> {
+        let mut nodes = self.emulator.tree(FRIEND).unwrap();
+        nodes.retain(|node| !node.in_bin && node.version_of.is_none() && node.path != "/");
+        let mut paths: Vec<_> = nodes.into_iter().map(|node| node.path).collect();
+        paths.sort();
+        paths
+    }
+
+    fn their_content(&self, path: &str) -> Vec<u8> {
+        let node = self.emulator.find(FRIEND, path).unwrap();
+        self.emulator.content(&node.handle).unwrap()
+    }
+
+    async fn move_over(&self, from: &str, to: &str) -> Result<(), Errno> {
+        self.rename(from, to, RenameMode::Replace).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_is_read_whatever_form_its_key_has() {
+    for form in [KeyForm::Legacy, KeyForm::Rsa] {
+        let world = World::with(eager(), |emulator| {
+            prepare(emulator, None);
+            emulator.populate(FRIEND, &[share(0, form)]).unwrap();
+        })
+        .await;
+        assert_eq!(world.names(".mega/shares").await, [FRIEND]);
+        let theirs = format!(".mega/shares/{FRIEND}");
+        assert_eq!(world.names(&theirs).await, ["docs"], "{form:?}");
+        assert_eq!(world.names(DOCS).await, ["deep", "file"]);
+        assert_eq!(world.read(&at("deep/inner")).await.unwrap(), b"inner");
+        assert_eq!(world.names("").await, ["mine"]);
+        let world = world.restart(eager()).await;
+        assert_eq!(world.read(&at("file")).await.unwrap(), b"content");
+        world.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_to_read_is_not_changed() {
+    let world = world(0).await;
+    let refused = Err(Errno::ROFS);
+    assert_eq!(world.try_create(&at("x")).await, refused);
+    assert_eq!(world.try_mkdir(&at("x")).await, refused);
+    assert_eq!(world.open_to_write(&at("file")).await, refused);
+    assert_eq!(world.try_set_time(&at("file")).await, refused);
+    assert_eq!(world.unlink(&at("file")).await, refused);
+    assert_eq!(world.move_over(&at("file"), &at("deep/f")).await, refused);
+    assert_eq!(world.move_over("mine", &at("mine")).await, Err(Errno::XDEV));
+    assert_eq!(world.move_over(&at("file"), "file").await, Err(Errno::XDEV));
+    assert_eq!(world.move_over(DOCS, "docs").await, Err(Errno::XDEV));
+    assert_eq!(
+        world.rmdir(DOCS).await,
+        Err(Errno::PERM),
+        "leaving a share is not removing it"
+    );
+    world.settled().await;
+    assert_eq!(world.theirs().len(), 5);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_to_write_takes_new_entries_and_contents() {
+    let world = world(1).await;
+    world.write(&at("new"), b"ours").await;
+    world.mkdir(&at("folder")).await;
+    world.write(&at("folder/below"), b"below").await;
+    world.write(&at("file"), b"their file, our content").await;
+    world.settled().await;
+    assert_eq!(
+        world.theirs(),
+        [
+            "/docs",
+            "/docs/deep",
+            "/docs/deep/inner",
+            "/docs/file",
+            "/docs/folder",
+            "/docs/folder/below",
+            "/docs/new",
+            "/secret"
+        ]
+    );
+    assert_eq!(world.their_content("/docs/folder/below"), b"below");
+    assert_eq!(
+        world.their_content("/docs/file"),
+        b"their file, our content"
+    );
+    assert_eq!(
+        world.read(&at("file")).await.unwrap(),
+        b"their file, our content"
+    );
+    // What Mega has is neither renamed nor removed, nor gets another time.
+    let refused = Err(Errno::ACCESS);
+    assert_eq!(world.unlink(&at("new")).await, refused);
+    assert_eq!(world.move_over(&at("new"), &at("n")).await, refused);
+    assert_eq!(world.try_set_time(&at("new")).await, refused);
+    let world = world.restart(eager()).await;
+    assert_eq!(world.read(&at("new")).await.unwrap(), b"ours");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_sent_yet_is_ours_to_rename_and_remove() {
+    let config = VfsConfig {
+        write_back: Duration::from_millis(500),
+        ..eager()
+    };
+    let world = world_with(config, Some(1)).await;
+    // As an editor saves: another file, renamed over the one.
+    world.write(&at("tmp"), b"saved").await;
+    world.move_over(&at("tmp"), &at("file")).await.unwrap();
+    world.write(&at("gone"), b"x").await;
+    world.unlink(&at("gone")).await.unwrap();
+    world.settled().await;
+    assert_eq!(world.their_content("/docs/file"), b"saved");
+    assert_eq!(world.names(DOCS).await, ["deep", "file"]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_share_is_worked_in_but_nothing_goes_for_good() {
+    let world = world(2).await;
+    world.write(&at("a"), b"a").await;
+    world.settled().await;
+    world.move_over(&at("a"), &at("deep/b")).await.unwrap();
+    world.try_set_time(&at("deep/b")).await.unwrap();
+    world.settled().await;
+    assert_eq!(world.their_content("/docs/deep/b"), b"a");
+    let refused = Err(Errno::PERM);
+    assert_eq!(world.unlink(&at("deep/b")).await, refused);
+    assert_eq!(world.move_over(&at("deep/b"), &at("file")).await, refused);
+    assert_eq!(world.try_mkdir(&at("empty")).await, Ok(()));
+    world.settled().await;
+    assert_eq!(world.rmdir(&at("empty")).await, refused);
+    assert_eq!(world.theirs().len(), 7);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_hard_delete_a_full_share_is_removed_from() {
+    let config = VfsConfig {
+        hard_delete: true,
+        ..eager()
+    };
+    let world = world_with(config, Some(2)).await;
+    world.unlink(&at("deep/inner")).await.unwrap();
+    world.rmdir(&at("deep")).await.unwrap();
+    world.settled().await;
+    assert_eq!(world.theirs(), ["/docs", "/docs/file", "/secret"]);
+    let nodes = world.emulator.tree(FRIEND).unwrap();
+    assert!(nodes.iter().all(|node| !node.in_bin));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_comes_and_goes_while_mounted() {
+    let world = world_with(eager(), None).await;
+    assert_eq!(world.names(".mega/shares").await, Vec::<String>::new());
+    let begin = |level| {
+        let list = [share(level, KeyForm::Legacy)];
+        world.emulator.populate(FRIEND, &list).unwrap();
+    };
+    begin(0);
+    world
+        .until("the share is there", async |world| {
+            world.read(&at("file")).await.as_deref() == Ok(b"content")
+        })
+        .await;
+    assert_eq!(world.try_mkdir(&at("new")).await, Err(Errno::ROFS));
+    begin(2);
+    world
+        .until("it may be written", async |world| {
+            world.try_mkdir(&at("new")).await.is_ok()
+        })
+        .await;
+    world.settled().await;
+    // What they do in it is seen.
+    let theirs = Fixture::file("/docs/new/late", "late", 1);
+    world.emulator.populate(FRIEND, &[theirs]).unwrap();
+    world
+        .until("their file is there", async |world| {
+            world.read(&at("new/late")).await.as_deref() == Ok(b"late")
+        })
+        .await;
+    // Out of the share is out of our sight, though no removal is told.
+    let theirs = Fixture::Move {
+        path: "/docs/deep".into(),
+        to: "/".into(),
+    };
+    world.emulator.populate(FRIEND, &[theirs]).unwrap();
+    world
+        .until("the folder has gone", async |world| {
+            world.ino(&at("deep")).await == Err(Errno::NOENT)
+        })
+        .await;
+    let end = Fixture::Unshare {
+        path: "/docs".into(),
+        to: EMAIL.into(),
+    };
+    world.emulator.populate(FRIEND, &[end]).unwrap();
+    world
+        .until("the share has gone", async |world| {
+            world.names(".mega/shares").await.is_empty()
+        })
+        .await;
+    assert_eq!(world.ino(DOCS).await, Err(Errno::NOENT));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_into_a_share_that_ends_is_kept() {
+    let config = VfsConfig {
+        write_back: Duration::from_secs(3),
+        ..eager()
+    };
+    let world = world_with(config, Some(1)).await;
+    world.write(&at("deep/new"), b"nowhere else").await;
+    let end = Fixture::Unshare {
+        path: "/docs".into(),
+        to: EMAIL.into(),
+    };
+    world.emulator.populate(FRIEND, &[end]).unwrap();
+    world
+        .until("the share has gone", async |world| {
+            world.names(".mega/shares").await.is_empty()
+        })
+        .await;
+    world.settled().await;
+    let kept: Vec<_> = world
+        .paths()
+        .into_iter()
+        .filter(|path| path.ends_with("/new"))
+        .collect();
+    assert_eq!(kept.len(), 1, "{:?}", world.paths());
+    assert_eq!(world.remote(&kept[0]), b"nowhere else");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_reply_makes_no_second_node_in_a_share() {
+    use mega_emulator::{FaultAction, FaultRule};
+    let world = world(1).await;
+    let faults = world.emulator.faults();
+    faults.add(FaultRule::once("cmd:p", FaultAction::Lost));
+    world.write(&at("once"), b"once").await;
+    world.settled().await;
+    let count = world
+        .theirs()
+        .iter()
+        .filter(|path| path.as_str() == "/docs/once")
+        .count();
+    assert_eq!(count, 1);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shares_of_one_name_are_told_apart() {
+    let world = World::with(eager(), |emulator| {
+        prepare(emulator, Some(0));
+        let list = [
+            Fixture::file("/other/docs/second", "2", 1),
+            Fixture::Share {
+                path: "/other/docs".into(),
+                to: EMAIL.into(),
+                level: 0,
+            },
+        ];
+        emulator.populate(FRIEND, &list).unwrap();
+    })
+    .await;
+    let theirs = format!(".mega/shares/{FRIEND}");
+    assert_eq!(world.names(&theirs).await, ["docs", "docs (1)"]);
+    let mut found = Vec::new();
+    for name in ["docs", "docs (1)"] {
+        found.push(world.names(&format!("{theirs}/{name}")).await);
+    }
+    assert!(found.contains(&vec!["second".to_owned()]));
+    world.finish().await;
+}
