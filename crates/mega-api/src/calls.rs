@@ -1,7 +1,9 @@
 //! The commands by name: thin, typed, one request each.
 
 use mega_crypto::RsaPrivateKey;
-use mega_proto::reply::{self, Account, Download, FromReply, Put, Quota, UserAttribute};
+use mega_proto::reply::{
+    self, Account, Download, FromReply, PendingKey, Put, Quota, UserAttribute,
+};
 use mega_proto::{
     Command, CrossKeys, Entry, ErrorCode, NodeHandle, PublicHandle, RawNode, UserHandle,
 };
@@ -332,6 +334,36 @@ impl Api {
         match self.command(command).await {
             Ok(reply) => read(&reply, "uga").map(Some),
             Err(ApiError::Refused(ErrorCode::NotFound)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A public attribute of another user, as stored; `None` if it is not set.
+    ///
+    /// # Errors
+    /// As [`command`](Self::command).
+    pub async fn attribute_of(
+        &self,
+        user: UserHandle,
+        name: &str,
+    ) -> Result<Option<UserAttribute>, ApiError> {
+        let command = Command::user_attribute(&user.to_string(), name);
+        match self.command(command).await {
+            Ok(reply) => read(&reply, "uga").map(Some),
+            Err(ApiError::Refused(ErrorCode::NotFound)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Share keys that others have left for us and no client of ours has taken: who left it, for which
+    /// folder, the wrapped key (`pk`, `protocol/03` section 6). They are not acknowledged, so that they stay.
+    ///
+    /// # Errors
+    /// As [`command`](Self::command).
+    pub async fn pending_keys(&self) -> Result<Vec<PendingKey>, ApiError> {
+        match self.command(Command::PendingKeys { d: None }).await {
+            Ok(reply) => Ok(reply::pending_keys(&reply)),
+            Err(ApiError::Refused(ErrorCode::NotFound)) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }

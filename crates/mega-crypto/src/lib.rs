@@ -14,6 +14,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
+mod account_keys;
 mod attributes;
 mod b64;
 mod chunks;
@@ -31,6 +32,7 @@ pub mod raid;
 mod rsa;
 mod wrap;
 
+pub use account_keys::AccountKeys;
 pub use attributes::{Attributes, Listing, decrypt_listing};
 pub use chunks::{MAX_CHUNK, chunk_count, chunk_index_at, chunk_range, chunk_start};
 pub use content::ContentCipher;

@@ -134,6 +134,9 @@ pub(crate) fn add(state: &mut State, spec: &AccountSpec, default_quota: u64) -> 
         )]
         .into(),
         created: crate::commands::now(),
+        curve: [0; 32],
+        kept_keys: Vec::new(),
+        pending_keys: Vec::new(),
     };
     state.put_user(user);
     handle

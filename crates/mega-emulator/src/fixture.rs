@@ -238,6 +238,10 @@ pub enum KeyForm {
     Legacy,
     /// Encrypted with the recipient's RSA key.
     Rsa,
+    /// In `^!keys` of both accounts, as modern clients keep it; `ok` and `sk` have none.
+    Kept,
+    /// The same, but the recipient's client has not fetched it yet: it is in the reply to `pk`.
+    Pending,
 }
 
 impl Fixture {

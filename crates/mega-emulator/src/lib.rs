@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod account;
+mod account_keys;
 mod buffers;
 mod change;
 mod codec;

@@ -47,6 +47,15 @@ pub(crate) struct User {
     /// Attribute name to value and version.
     pub(crate) attributes: BTreeMap<String, (String, String)>,
     pub(crate) created: i64,
+    /// Private curve key, zero while the account has none.
+    #[serde(default)]
+    pub(crate) curve: [u8; 32],
+    /// Share keys in `^!keys`.
+    #[serde(default)]
+    pub(crate) kept_keys: Vec<(Handle, Block)>,
+    /// Share keys that others have left: who, for which folder, wrapped.
+    #[serde(default)]
+    pub(crate) pending_keys: Vec<(String, Handle, String)>,
 }
 
 /// A login.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::command::Traits;
 use crate::error_code::ErrorCode;
-use crate::handle::UserHandle;
+use crate::handle::{NodeHandle, UserHandle};
 use crate::liberal::{LooseInt, LooseList, LooseParsed, LooseText};
 use crate::node::{LooseNode, RawNode};
 
@@ -369,6 +369,35 @@ impl FromReply for Put {
             .collect();
         Some(Self { nodes })
     }
+}
+
+/// A share key that somebody left for us (`pk`, `protocol/03` section 6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingKey {
+    /// Who left it.
+    pub sender: UserHandle,
+    /// The shared folder.
+    pub share: NodeHandle,
+    /// The wrapped key, base64.
+    pub key: String,
+}
+
+/// The reply to `pk`: what cannot be read is left out.
+#[must_use]
+pub fn pending_keys(value: &Value) -> Vec<PendingKey> {
+    let senders = value.as_object().into_iter().flatten();
+    senders
+        .filter_map(|(sender, keys)| Some((sender.parse().ok()?, keys.as_object()?)))
+        .flat_map(|(sender, keys)| {
+            keys.iter().filter_map(move |(share, key)| {
+                Some(PendingKey {
+                    sender,
+                    share: share.parse().ok()?,
+                    key: key.as_str()?.to_owned(),
+                })
+            })
+        })
+        .collect()
 }
 
 /// The reply to `uga`: an attribute's value as stored (base64 for most) and its version.

@@ -90,6 +90,12 @@ impl Decryptor {
         ring.remove_share(&handle.to_string());
     }
 
+    /// Gives or takes the account's RSA key.
+    pub fn set_rsa(&self, rsa: Option<mega_crypto::RsaPrivateKey>) {
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        ring.set_rsa(rsa);
+    }
+
     /// The shares whose keys are known.
     #[must_use]
     pub fn share_handles(&self) -> Vec<mega_proto::NodeHandle> {

@@ -202,6 +202,15 @@ pub fn apply(
     Ok(delta)
 }
 
+/// Whether something was taken away that may still come again.
+///
+/// # Errors
+/// Whatever the store reports.
+pub fn has_half_move(store: &Store) -> Result<bool, StoreError> {
+    let waiting = store.meta(META_PENDING_MOVE)?;
+    Ok(waiting.is_some_and(|handle| !handle.is_empty()))
+}
+
 /// Notes what a node was before this batch, once.
 fn note(store: &Store, delta: &mut Delta, handle: NodeHandle) -> Result<(), StoreError> {
     if let Entry::Vacant(slot) = delta.touched.entry(handle) {

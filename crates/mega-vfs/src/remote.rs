@@ -266,7 +266,9 @@ impl Shared {
         sn: Option<&Seqno>,
         is_current: bool,
     ) -> OpResult<(Vec<Invalidation>, bool, bool)> {
-        if packets.is_empty() {
+        let is_half_done =
+            is_current && truth::has_half_move(&self.store).map_err(|error| store_errno(&error))?;
+        if packets.is_empty() && !is_half_done {
             if let Some(sn) = sn {
                 self.set_seqno(sn)?;
             }
@@ -295,13 +297,11 @@ impl Shared {
         invalidations.extend(state.patch(&delta)?);
         state.forget_races(packets);
         state.changes.unstall();
+        let lacks_share_keys = state.lacks_share_keys;
         drop(state);
         self.wake.notify_one();
-        Ok((
-            invalidations,
-            delta.quota_changed,
-            delta.stored_keys_changed,
-        ))
+        let wants_keys = delta.stored_keys_changed || (delta.shares_changed && lacks_share_keys);
+        Ok((invalidations, delta.quota_changed, wants_keys))
     }
 
     fn set_seqno(&self, sn: &Seqno) -> OpResult<()> {

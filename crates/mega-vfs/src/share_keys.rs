@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 
-use mega_crypto::{MasterKey, ShareKey, verify_share_handle_auth};
-use mega_proto::{NodeHandle, b64};
+use mega_api::ApiError;
+use mega_crypto::{AccountKeys, MasterKey, ShareKey, verify_share_handle_auth};
+use mega_proto::{NodeHandle, UserHandle, b64};
 use mega_store::{ShareKind, ShareRow, Store, StoreError, Subject};
 use mega_tree::Decryptor;
 
@@ -14,11 +15,23 @@ use crate::shared::Shared;
 use crate::state::{Invalidation, State};
 use crate::types::OpResult;
 
+/// The attribute of an account with its share keys, and that with another user's public curve key.
+const KEYS: &str = "^!keys";
+const PUBLIC_CURVE: &str = "+puCu255";
+/// Where the first is kept, as served (encrypted under the master key).
+const META_KEYS: &str = "vfs.share_keys";
+/// Keys that others left for us, by folder, wrapped with the master key; JSON.
+const META_PENDING: &str = "vfs.pending_share_keys";
+/// Longer share keys are encrypted with our RSA key (protocol/03 section 5).
+const LONGEST_PLAIN: usize = 22;
+
 /// What is known about shares.
 pub(crate) struct Loaded {
     pub(crate) rows: Vec<ShareRow>,
     /// Shares whose keys were not known before.
     pub(crate) new: Vec<NodeHandle>,
+    /// There are shares without a key: the server may have it elsewhere.
+    pub(crate) is_lacking: bool,
 }
 
 /// Makes the share keys in the store usable, and forgets those that are no longer there.
@@ -27,18 +40,39 @@ pub(crate) fn load(
     decryptor: &Decryptor,
     master: &MasterKey,
 ) -> Result<Loaded, StoreError> {
-    let rows = store.shares()?;
+    let mut rows = store.shares()?;
+    let kept = kept_keys(store, master)?;
     let mut keys: HashMap<NodeHandle, ShareKey> = HashMap::new();
-    for share in &rows {
+    let mut wrapped_again = Vec::new();
+    for share in &mut rows {
         let key = match share.kind {
             ShareKind::OwnKey => own_key(share, master),
             ShareKind::Incoming => decryptor.open_share_key(&share.key_as_served),
             ShareKind::Outgoing | ShareKind::Link | ShareKind::Contact => None,
         };
+        if let Some(key) = &key
+            && share.key_as_served.len() > LONGEST_PLAIN
+        {
+            // RSA takes long, and its key is not there without the server.
+            share.key_as_served = b64::encode(&master.wrap_share_key(key));
+            wrapped_again.push(share.clone());
+        }
         if let Some(key) = key {
             keys.insert(share.handle, key);
         }
     }
+    // Where an account has these, official clients believe no others.
+    keys.extend(kept);
+    if !wrapped_again.is_empty() {
+        store.write(|tx| {
+            let mut shares = wrapped_again.iter();
+            shares.try_for_each(|share| tx.put_share(share))
+        })?;
+    }
+    let is_lacking = rows.iter().any(|share| {
+        matches!(share.kind, ShareKind::OwnKey | ShareKind::Incoming)
+            && !keys.contains_key(&share.handle)
+    });
     let before = decryptor.share_handles();
     for gone in before.iter().filter(|handle| !keys.contains_key(handle)) {
         decryptor.remove_share(*gone);
@@ -50,7 +84,45 @@ pub(crate) fn load(
         }
         decryptor.add_share(handle, key);
     }
-    Ok(Loaded { rows, new })
+    Ok(Loaded {
+        rows,
+        new,
+        is_lacking,
+    })
+}
+
+/// The keys of `^!keys` as last seen, and of those that others left for us.
+fn kept_keys(store: &Store, master: &MasterKey) -> Result<Vec<(NodeHandle, ShareKey)>, StoreError> {
+    let mut keys = Vec::new();
+    if let Some(text) = store.meta(META_PENDING)? {
+        let pending: HashMap<String, String> = serde_json::from_str(&text).unwrap_or_default();
+        for (handle, wrapped) in pending {
+            let key = b64::decode(&wrapped).ok();
+            let key = key.and_then(|key| master.unwrap_share_key(&key).ok());
+            if let (Ok(handle), Some(key)) = (handle.parse(), key) {
+                keys.push((handle, key));
+            }
+        }
+    }
+    if let Some(account) = account_keys(store, master)? {
+        let shares = account.shares();
+        keys.extend(shares.map(|(handle, key)| (handle, key.clone())));
+    }
+    Ok(keys)
+}
+
+fn account_keys(store: &Store, master: &MasterKey) -> Result<Option<AccountKeys>, StoreError> {
+    let Some(text) = store.meta(META_KEYS)? else {
+        return Ok(None);
+    };
+    let container = b64::decode(&text).unwrap_or_default();
+    match AccountKeys::open(master, &container) {
+        Ok(keys) => Ok(Some(keys)),
+        Err(error) => {
+            tracing::warn!(%error, "the account's share keys cannot be used");
+            Ok(None)
+        }
+    }
 }
 
 /// The key of a folder of ours. Modern accounts send zeros for key and proof and keep the key elsewhere
@@ -68,8 +140,77 @@ fn own_key(share: &ShareRow, master: &MasterKey) -> Option<ShareKey> {
 }
 
 impl Shared {
-    /// Asks the server for the share keys that it keeps.
-    pub(crate) async fn fetch_share_keys(&self) {}
+    /// Asks the server for the share keys that it keeps apart from the tree, and for what opens the others.
+    /// Nothing is acknowledged or written there: what our account's other clients need stays.
+    pub(crate) async fn fetch_share_keys(&self) {
+        match self.fetch_stored_keys().await {
+            Ok(()) => {
+                let told = self.reload_shares(&mut self.lock());
+                match told {
+                    Ok(told) => self.notify(told),
+                    Err(errno) => tracing::error!(%errno, "share keys could not be used"),
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "share keys could not be fetched");
+                self.monitor
+                    .failed(format!("keys of shared folders are not known: {error}"));
+            }
+        }
+    }
+
+    async fn fetch_stored_keys(&self) -> Result<(), ApiError> {
+        let master = self.master_key()?;
+        let rows = self.store.shares().unwrap_or_default();
+        let is_long = |row: &ShareRow| row.key_as_served.len() > LONGEST_PLAIN;
+        if rows.iter().any(is_long) {
+            // A session that was resumed while the server was away has no RSA key yet.
+            let rsa = self.api.user_data().await?.rsa;
+            self.decryptor.set_rsa(rsa);
+        }
+        let Some(kept) = self.api.user_attribute(KEYS).await? else {
+            return Ok(());
+        };
+        let kept = kept.value;
+        self.keep(META_KEYS, &kept);
+        let account = account_keys(&self.store, &master).ok().flatten();
+        let Some(account) = account else {
+            return Ok(());
+        };
+        let mut curves: HashMap<UserHandle, Option<[u8; 32]>> = HashMap::new();
+        let mut pending: HashMap<String, String> = HashMap::new();
+        for left in self.api.pending_keys().await? {
+            let curve = match curves.get(&left.sender) {
+                Some(curve) => *curve,
+                None => {
+                    let found = self.api.attribute_of(left.sender, PUBLIC_CURVE).await?;
+                    let curve = found
+                        .and_then(|found| b64::decode(&found.value).ok())
+                        .and_then(|bytes| bytes.try_into().ok());
+                    curves.insert(left.sender, curve);
+                    curve
+                }
+            };
+            let wrapped = b64::decode(&left.key).unwrap_or_default();
+            if let Some(curve) = curve
+                && let Ok(key) = account.open_pending(&curve, &wrapped)
+            {
+                let wrapped = b64::encode(&master.wrap_share_key(&key));
+                pending.insert(left.share.to_string(), wrapped);
+            }
+        }
+        self.keep(
+            META_PENDING,
+            &serde_json::to_string(&pending).unwrap_or_default(),
+        );
+        Ok(())
+    }
+
+    fn keep(&self, name: &str, value: &str) {
+        if let Err(error) = self.store.write(|tx| tx.meta_set(name, value)) {
+            tracing::error!(%error, "share keys could not be stored");
+        }
+    }
 
     /// Learns anew who shares what, and with which keys.
     pub(crate) fn reload_shares(&self, state: &mut State) -> OpResult<Vec<Invalidation>> {
@@ -79,6 +220,7 @@ impl Shared {
         let loaded = load(&self.store, &self.decryptor, &master)
             .map_err(|error| crate::errno::store_errno(&error))?;
         state.take_shares(&loaded.rows);
+        state.lacks_share_keys = loaded.is_lacking;
         state.build_anew(&loaded.new)
     }
 }

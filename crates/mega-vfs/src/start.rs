@@ -105,10 +105,12 @@ impl Vfs {
             started: Timestamp::now(),
             incoming: std::collections::HashMap::new(),
             contacts: std::collections::HashMap::new(),
+            lacks_share_keys: false,
             sharers: Vec::new(),
             zones: std::collections::HashMap::new(),
         };
         state.take_shares(&shares.rows);
+        state.lacks_share_keys = shares.is_lacking;
         let root = find_root(&mut state, &config.sub_path)?;
         state.root = root;
         state.inodes = Inodes::new(root);
@@ -138,6 +140,15 @@ impl Vfs {
         }
         let mut tasks = Vec::new();
         tasks.push(tokio::spawn(Arc::clone(&shared).follow_events()));
+        if shared.lock().lacks_share_keys {
+            let shared = Arc::clone(&shared);
+            tasks.push(tokio::spawn(async move {
+                tokio::select! {
+                    () = shared.stop.cancelled() => {}
+                    () = shared.fetch_share_keys() => {}
+                }
+            }));
+        }
         if !shared.config.read_only {
             tasks.push(tokio::spawn(Arc::clone(&shared).push_changes()));
         }

@@ -86,6 +86,8 @@ pub(crate) struct State {
     pub(crate) started: Timestamp,
     /// Folders that others share with us, by their root.
     pub(crate) incoming: HashMap<NodeHandle, Incoming>,
+    /// Some shares have no key here: the server may keep it elsewhere.
+    pub(crate) lacks_share_keys: bool,
     /// Addresses of users.
     pub(crate) contacts: HashMap<UserHandle, String>,
     /// Users that have been shown in `.mega/shares`: their places never change.

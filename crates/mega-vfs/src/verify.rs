@@ -45,12 +45,7 @@ impl Vfs {
         let mut todo = Vec::new();
         {
             let mut state = self.shared.lock();
-            let mut at = state.root;
-            let mut shape = Shape::Directory;
-            for name in path.split('/').filter(|name| !name.is_empty()) {
-                let entry = state.find(at, name)?.ok_or(Errno::NOENT)?;
-                (at, shape) = (entry.subject, entry.facts.shape);
-            }
+            let (at, shape) = state.resolve(path)?;
             todo.push((at, shape, path.to_owned()));
         }
         while let Some((subject, shape, path)) = todo.pop() {

@@ -326,7 +326,17 @@ pub(crate) fn share_as_fixture(
             state.put_node(node);
         }
     }
+    let is_modern = matches!(form, KeyForm::Kept | KeyForm::Pending);
     let share = state.shares.get(&h).cloned().unwrap_or_else(|| {
+        if is_modern {
+            return Share {
+                owner: user.clone(),
+                ok: b64(&[0; 16]),
+                ha: b64(&[0; 16]),
+                users: std::collections::BTreeMap::new(),
+                secret: Some(*key),
+            };
+        }
         let text = h.to_string();
         Share {
             owner: user.clone(),
@@ -342,7 +352,16 @@ pub(crate) fn share_as_fixture(
     let sk = match form {
         KeyForm::Legacy => recipient_key(state, &user, &share.ok, target),
         KeyForm::Rsa => rsa_key(state, key, target),
+        KeyForm::Kept | KeyForm::Pending => String::new(),
     };
     put_recipient(state, change, h, share, target, level, sk);
     announce_contents(state, change, h, target);
+    if is_modern {
+        state.keep_share_key(&user, h, key);
+    }
+    match form {
+        KeyForm::Kept => state.keep_share_key(target, h, key),
+        KeyForm::Pending => state.leave_share_key(change, target, h, key),
+        KeyForm::Legacy | KeyForm::Rsa => {}
+    }
 }

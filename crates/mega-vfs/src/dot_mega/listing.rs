@@ -7,7 +7,7 @@ use mega_tree::spelling::{NAME_MAX, spell, suffixed};
 use mega_tree::{Child, Directory};
 use rustix::io::Errno;
 
-use super::{Inside, Virtual};
+use super::{Inside, NAME, Virtual};
 use crate::calendar::date_and_time;
 use crate::errno::store_errno;
 use crate::state::State;
@@ -70,6 +70,33 @@ impl State {
         let all = self.virtual_listing(at)?;
         let found = all.into_iter().find(|(spelling, _)| spelling == name);
         Ok(found.map(|(_, inside)| inside))
+    }
+
+    /// What is at a path below the mountpoint, `.mega` included.
+    ///
+    /// # Errors
+    /// ENOENT, also for what exists on no server.
+    pub(crate) fn resolve(&mut self, path: &str) -> OpResult<(Subject, Shape)> {
+        let mut at = Inside::Subject(self.root);
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let found = match at {
+                Inside::Subject(directory) if directory == self.root && name == NAME => {
+                    Some(Inside::Virtual(Virtual::Top))
+                }
+                Inside::Subject(directory) => {
+                    let found = self.find(directory, name)?;
+                    found.map(|found| Inside::Subject(found.subject))
+                }
+                Inside::Virtual(directory) => self.virtual_find(directory, name)?,
+            };
+            at = found.ok_or(Errno::NOENT)?;
+        }
+        match at {
+            Inside::Subject(subject) if subject == self.root => Ok((subject, Shape::Directory)),
+            Inside::Subject(subject) => Ok((subject, self.facts(subject)?.shape)),
+            Inside::Virtual(Virtual::Version(file)) => Ok((Subject::Node(file), Shape::File)),
+            Inside::Virtual(_) => Err(Errno::NOENT),
+        }
     }
 
     /// A directory, or a file that has older contents.

@@ -70,12 +70,22 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_is_read_whatever_form_its_key_has() {
-    for form in [KeyForm::Legacy, KeyForm::Rsa] {
+    for form in [
+        KeyForm::Legacy,
+        KeyForm::Rsa,
+        KeyForm::Kept,
+        KeyForm::Pending,
+    ] {
         let world = World::with(eager(), |emulator| {
             prepare(emulator, None);
             emulator.populate(FRIEND, &[share(0, form)]).unwrap();
         })
         .await;
+        world
+            .until("its key is known", async |world| {
+                world.ino(&at("file")).await.is_ok()
+            })
+            .await;
         assert_eq!(world.names(".mega/shares").await, [FRIEND]);
         let theirs = format!(".mega/shares/{FRIEND}");
         assert_eq!(world.names(&theirs).await, ["docs"], "{form:?}");
@@ -327,5 +337,57 @@ async fn shares_of_one_name_are_told_apart() {
         found.push(world.names(&format!("{theirs}/{name}")).await);
     }
     assert!(found.contains(&vec!["second".to_owned()]));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_comes_later_makes_names_readable() {
+    for form in [KeyForm::Kept, KeyForm::Pending] {
+        let world = world_with(eager(), None).await;
+        world.emulator.populate(FRIEND, &[share(1, form)]).unwrap();
+        world
+            .until("it can be read", async |world| {
+                world.read(&at("deep/inner")).await.as_deref() == Ok(b"inner")
+            })
+            .await;
+        // What we put there has the key that is kept elsewhere.
+        world.write(&at("ours"), b"ours").await;
+        world.settled().await;
+        assert_eq!(world.their_content("/docs/ours"), b"ours");
+        assert_eq!(world.names(DOCS).await, ["deep", "file", "ours"]);
+        // Nothing was taken from where our other clients look for it.
+        let counters = world.emulator.counters();
+        assert_eq!(counters.commands("upv") + counters.commands("up2"), 0);
+        let world = world.restart(eager()).await;
+        assert_eq!(world.read(&at("ours")).await.unwrap(), b"ours");
+        world.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_ours_that_is_shared_the_new_way_gets_keys_too() {
+    let world = World::with(eager(), |emulator| {
+        emulator.add_account(AccountSpec::new(FRIEND, "secret"));
+        let list = [
+            Fixture::file("/ours/a", "a", 1),
+            Fixture::ShareAs {
+                path: "/ours".into(),
+                to: FRIEND.into(),
+                level: 0,
+                key: KeyForm::Kept,
+            },
+        ];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    world
+        .until("the key was asked for", async |world| {
+            world.emulator.counters().commands("pk") > 0
+        })
+        .await;
+    // Without a key for the friend this would be a violation.
+    world.write("ours/b", b"b").await;
+    world.mkdir("ours/c").await;
+    world.settled().await;
     world.finish().await;
 }
