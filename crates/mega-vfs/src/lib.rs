@@ -13,6 +13,7 @@
 
 mod aside;
 mod calendar;
+mod catalog;
 mod changes;
 mod dot_mega;
 mod errno;
@@ -41,6 +42,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::task::JoinHandle;
 
+pub use catalog::{Detail, Held, Item, PARTIAL_PREFIX, PARTIAL_SUFFIX, Standing, is_partial};
 pub use ops::CopyRange;
 pub use start::StartError;
 pub use status::{

@@ -75,6 +75,7 @@ impl Vfs {
         let decryptor = Arc::new(Decryptor::new(ring));
         let shares = crate::share_keys::load(&store, &decryptor, &session.master_key)?;
         let config = Arc::new(config);
+        crate::catalog::drop_partials(&store)?;
         crate::aside::set_aside(&store)?;
         let mut changes = Changes::new(store.changes()?);
         crate::push::take_up_journal(&store, &mut changes)?;

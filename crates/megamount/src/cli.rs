@@ -7,6 +7,7 @@
 
 mod commands;
 mod config;
+mod files;
 mod fstab;
 mod options;
 mod pages;
@@ -15,7 +16,7 @@ mod rclone;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::env_vars as env;
 use crate::quantity::Switch;
@@ -26,6 +27,10 @@ pub(crate) use commands::{
     VerifyCommand,
 };
 pub(crate) use config::{ConfigAction, ConfigCommand, ImportCommand};
+pub(crate) use files::{
+    AboutCommand, AccountOptions, CatCommand, FoldersCommand, ListCommand, ListJsonCommand,
+    TreeCommand,
+};
 pub(crate) use fstab::is_helper;
 pub(crate) use options::{
     CacheMode, FsyncMode, LogFormat, LogLevel, MountOptions, Settings, VerifyMode, VersionsMode,
@@ -93,6 +98,20 @@ pub(crate) enum Command {
     Export(ExportCommand),
     /// Compare files with Mega's checksums; what is not cached is downloaded
     Verify(VerifyCommand),
+    /// List files with size and path, mounted or not
+    Ls(Box<ListCommand>),
+    /// List files with size, time and path
+    Lsl(Box<ListCommand>),
+    /// List folders
+    Lsd(Box<FoldersCommand>),
+    /// List files and folders as JSON
+    Lsjson(Box<ListJsonCommand>),
+    /// Draw folders and files as a tree
+    Tree(Box<TreeCommand>),
+    /// Show how much storage there is and how much of it is used
+    About(Box<AboutCommand>),
+    /// Print the content of files
+    Cat(Box<CatCommand>),
     /// Look for what is in the way of a mount on this machine
     Doctor(Box<DoctorCommand>),
     /// Print the completion script for a shell
@@ -188,10 +207,30 @@ impl Cli {
         })))
     }
 
+    /// What clap reads. The commands on accounts take all options of a mount, so that the environment and the
+    /// configuration mean the same to them; their help shows those that matter.
+    pub(super) fn definition() -> clap::Command {
+        files::COMMANDS.iter().fold(Self::command(), |all, name| {
+            all.mut_subcommand(name, |command| {
+                command.mut_args(|arg| {
+                    let is_of_mounts = arg.get_help_heading().is_some();
+                    let long = arg.get_long().unwrap_or_default();
+                    if !is_of_mounts {
+                        arg
+                    } else if files::SHOWN.contains(&long) {
+                        arg.hide_short_help(true)
+                    } else {
+                        arg.hide(true)
+                    }
+                })
+            })
+        })
+    }
+
     /// Reads a command line, in our own words, those of `rclone mount` or those of mount(8).
     pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Read, clap::Error> {
         let mut args: Vec<_> = args.into_iter().collect();
-        let definition = Self::command();
+        let mut definition = Self::definition();
         let mut vocabulary = Vocabulary {
             commands: definition
                 .get_subcommands()
@@ -217,7 +256,11 @@ impl Cli {
             vocabulary.is_strict = !helper.is_sloppy;
         }
         let translated = rclone::translate(args, &vocabulary);
-        let mut command = Self::try_parse_from(translated.args)?.into_command();
+        let mut matches = definition.try_get_matches_from_mut(translated.args)?;
+        let parsed = Self::from_arg_matches_mut(&mut matches);
+        let mut command = parsed
+            .map_err(|error| error.format(&mut definition))?
+            .into_command();
         let mut warnings = vec![];
         if !translated.ignored.is_empty() {
             warnings.push(format!(
@@ -283,7 +326,7 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        Cli::command().debug_assert();
+        Cli::definition().debug_assert();
     }
 
     #[test]

@@ -1,18 +1,30 @@
-//! The commands that talk to a mount that is up: `status`, `flush`, `umount`, `retry`, `discard`,
-//! `export`, `verify`. Each is one function from its arguments to an exit code.
+//! The commands that talk to a mount that is up (`status`, `flush`, `umount`, `retry`, `discard`,
+//! `export`, `verify`), and those that work on an account, mounted or not (`ls`, `lsl`, `lsd`, `lsjson`, `tree`,
+//! `about`, `cat`). Each is one function from its arguments to an exit code.
 
+mod about;
+mod cat;
+mod list;
+mod list_json;
+mod moment;
 mod pages;
 mod push;
 mod resolve;
 mod status;
+mod tree;
 mod verify;
 
 use std::io::Write;
 
+pub(crate) use about::about;
+pub(crate) use cat::cat;
+pub(crate) use list::{Columns, list, list_folders};
+pub(crate) use list_json::list_json;
 pub(crate) use pages::{completion, man};
 pub(crate) use push::{flush, unmount};
 pub(crate) use resolve::{discard, export, retry};
 pub(crate) use status::status;
+pub(crate) use tree::tree;
 pub(crate) use verify::verify;
 
 use crate::exit;
@@ -23,6 +35,7 @@ use crate::launch;
 pub(crate) fn code(result: Result<u8, Failure>) -> u8 {
     match result {
         Ok(code) => code,
+        Err(Failure::ReaderGone) => exit::DONE,
         Err(failure) => {
             launch::complain(&failure.to_string());
             exit::code(&failure)

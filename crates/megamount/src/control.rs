@@ -7,6 +7,7 @@
 //! served beside them, and each of them takes the locks of the file system for moments only.
 
 pub(crate) mod client;
+pub(crate) mod files;
 pub(crate) mod place;
 pub(crate) mod protocol;
 pub(crate) mod report;

@@ -67,12 +67,15 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         | Failure::NoHome
         | Failure::LogFile { .. }
         | Failure::StateLocked { .. }
+        | Failure::InUse { .. }
+        | Failure::Output { .. }
         | Failure::StateMismatch { .. }
         | Failure::State { .. }
         | Failure::MountBusy { .. }
         | Failure::Export { .. }
         | Failure::Mount { .. } => LOCAL,
         Failure::Relayed { code, .. } => *code,
+        Failure::ReaderGone => DONE,
         Failure::Interrupted
         | Failure::SetupCancelled
         | Failure::ChildDied { .. }

@@ -378,6 +378,19 @@ pub(crate) enum Failure {
         /// The holder has no mount any more.
         draining: bool,
     },
+    /// Another process works on the state directory and does not end.
+    #[error(
+        "'{remote}:' is in use: {holder} did not end in {seconds} seconds, and cannot be asked. Nothing was \
+         done. Wait for it, or end it, and try again."
+    )]
+    InUse {
+        /// The remote.
+        remote: String,
+        /// Who has it.
+        holder: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// No daemon answers for what was named.
     #[error(
         "'{target}' is not mounted by megamount. 'megamount status' lists what is. If changes were \
@@ -431,6 +444,15 @@ pub(crate) enum Failure {
         /// The mount.
         mountpoint: String,
         /// What the system said, or what is open.
+        reason: String,
+    },
+    /// Whoever reads our output wants no more: nothing is wrong.
+    #[error("the output was not read to its end.")]
+    ReaderGone,
+    /// Standard output cannot be written.
+    #[error("cannot write to standard output: {reason}. Check the disk or program behind it.")]
+    Output {
+        /// What the system said.
         reason: String,
     },
     /// A file cannot be written.

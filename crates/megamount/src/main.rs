@@ -32,6 +32,7 @@ mod terminal;
 use std::process::ExitCode;
 
 use cli::{Cli, Command};
+use commands::Columns;
 
 /// Gives memory back that a first load or a large listing needed. The C library's keeps it, once for each
 /// thread: after `find` over a million nodes that was half of the memory. Its settings are in
@@ -88,5 +89,12 @@ fn run(command: &Command) -> u8 {
         Command::Doctor(command) => commands::code(doctor::run(command)),
         Command::Completion(command) => commands::code(commands::completion(command)),
         Command::Man(command) => commands::code(commands::man(command)),
+        Command::Ls(command) => commands::code(commands::list(command, Columns::Size)),
+        Command::Lsl(command) => commands::code(commands::list(command, Columns::SizeAndTime)),
+        Command::Lsd(command) => commands::code(commands::list_folders(command)),
+        Command::Lsjson(command) => commands::code(commands::list_json(command)),
+        Command::Tree(command) => commands::code(commands::tree(command)),
+        Command::About(command) => commands::code(commands::about(command)),
+        Command::Cat(command) => commands::code(commands::cat(command)),
     }
 }

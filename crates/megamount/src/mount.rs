@@ -5,6 +5,7 @@
 //! store, the session, the file system, the kernel (`bring_up`); then it waits for the end of the
 //! mount and takes everything down in reverse.
 
+mod account;
 mod bring_up;
 mod login;
 mod plan;
@@ -26,6 +27,7 @@ use crate::failure::Failure;
 use crate::launch::{self, Herald, Side};
 use crate::logging;
 use crate::notify::{self, State};
+pub(crate) use account::{Account, Need};
 use bring_up::Mounted;
 use login::LoginHelp;
 use plan::Plan;

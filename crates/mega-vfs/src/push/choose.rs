@@ -13,6 +13,7 @@ use super::cross_keys::keys_of;
 use super::journal::{CopyNote, Put, PutNote};
 use super::upload::OnServer;
 use super::{Finished, Pusher, Step, upload};
+use crate::catalog::is_partial_row;
 use crate::changes::Queue;
 use crate::shared::Shared;
 use crate::state::State;
@@ -91,7 +92,8 @@ impl Shared {
             let is_being_written = state
                 .open_file(row.subject)
                 .is_some_and(|file| file.writers() > 0 && !file.is_wanted());
-            if is_being_written && now - row.since_ms < max_age && !is_stopping {
+            let may_wait = now - row.since_ms < max_age && !is_stopping;
+            if is_partial_row(row) || (is_being_written && may_wait) {
                 written.push(row.subject);
                 continue;
             }

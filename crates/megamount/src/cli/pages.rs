@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
 use super::Cli;
@@ -39,7 +39,7 @@ impl CompletionCommand {
     /// The script for the shell.
     pub(crate) fn script(&self) -> Vec<u8> {
         let mut script = vec![];
-        clap_complete::generate(self.shell, &mut Cli::command(), "megamount", &mut script);
+        clap_complete::generate(self.shell, &mut Cli::definition(), "megamount", &mut script);
         script
     }
 }
@@ -47,7 +47,7 @@ impl CompletionCommand {
 impl ManCommand {
     /// The pages: that of the program first, then one for each command.
     pub(crate) fn pages() -> std::io::Result<Vec<Page>> {
-        let mut program = Cli::command();
+        let mut program = Cli::definition();
         // Without this the pages of the commands have no names of their own.
         program.build();
         let mut pages = vec![page(program.clone())?];
@@ -81,7 +81,7 @@ mod tests {
 
     /// The table of docs/CONFIGURATION.md.
     fn option_table() -> String {
-        let program = Cli::command();
+        let program = Cli::definition();
         let mut headings: Vec<&str> = vec![];
         for option in program.get_arguments() {
             let heading = option.get_help_heading().unwrap_or_default();

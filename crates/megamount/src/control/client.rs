@@ -7,17 +7,21 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::files::{FileAsk, FileReply, PIECE};
 use super::place;
 use super::protocol::{self, Ask, Fault, Hello, LONGEST_REPLY, Reply};
 use super::report::Report;
 use crate::config::RemoteSpec;
 use crate::failure::Failure;
-use crate::{mountpoint, paths};
+use crate::{exit, mountpoint, paths};
 
 /// How long a daemon may take to answer. It never takes long; one that is stopped never does.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The same while looking for mounts: one that is stopped must not hide the others for long.
 const FINDING: Duration = Duration::from_secs(3);
+
+/// Content comes in large pieces.
+const BUFFER: usize = 64 << 10;
 
 /// A connection to a daemon.
 #[derive(Debug)]
@@ -29,7 +33,19 @@ pub(crate) struct Link {
 
 /// All mounts of this user, by mountpoint.
 pub(crate) fn find_all() -> Vec<Link> {
-    links(place::own_uid(), None)
+    let mut found = links(place::own_uid(), None);
+    found.retain(Link::is_mount);
+    found
+}
+
+/// Whoever serves this remote with this state directory: a mount, or a command that is running.
+pub(crate) fn serving(remote: &str, state_dir: &Path) -> Option<Link> {
+    let name = place::socket_name(remote, state_dir);
+    let mut sockets = place::sockets(place::own_uid(), Some(remote));
+    sockets.retain(|socket| socket.file_name().is_some_and(|file| *file == *name));
+    sockets
+        .into_iter()
+        .find_map(|socket| Link::open(socket).ok())
 }
 
 /// The mount that `target` means: `REMOTE:`, a mountpoint, or a path below one.
@@ -39,7 +55,7 @@ pub(crate) fn find(target: &str) -> Result<Link, Failure> {
     };
     if let Some(remote) = remote_name(target) {
         let mut found = links(place::own_uid(), Some(&remote));
-        found.retain(|link| link.hello.remote == remote);
+        found.retain(|link| link.is_mount() && link.hello.remote == remote);
         return match (found.pop(), found.is_empty()) {
             (Some(link), true) => Ok(link),
             (Some(link), false) => {
@@ -62,6 +78,9 @@ pub(crate) fn find(target: &str) -> Result<Link, Failure> {
     }
     let mut found: Vec<_> = uids.into_iter().flat_map(|uid| links(uid, None)).collect();
     found.retain(|link| {
+        if !link.is_mount() {
+            return false;
+        }
         let place = Path::new(&link.hello.mountpoint);
         spellings.iter().any(|path| path.starts_with(place))
     });
@@ -143,6 +162,47 @@ impl Link {
         })
     }
 
+    /// A connection to the server in this process, whose other end is served already.
+    pub(crate) fn to_ourselves(stream: UnixStream, hello: Hello) -> Result<Self, Failure> {
+        stream
+            .set_nonblocking(false)
+            .map_err(|error| silent(&error))?;
+        Ok(Self {
+            hello,
+            socket: PathBuf::new(),
+            stream: BufReader::with_capacity(BUFFER, stream),
+        })
+    }
+
+    /// Whether a mount is at the other end, and not a command.
+    fn is_mount(&self) -> bool {
+        !self.hello.mountpoint.is_empty()
+    }
+
+    /// Asks about files, and leaves the answers to [`Link::file_reply`].
+    pub(crate) fn ask_files(&mut self, ask: FileAsk) -> Result<(), Failure> {
+        self.send(&Ask::Files { ask })
+    }
+
+    /// The next answer about files.
+    pub(crate) fn file_reply(&mut self) -> Result<FileReply, Failure> {
+        match self.next()? {
+            Reply::Files { reply } => Ok(*reply),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The bytes that a `bytes` reply has announced.
+    pub(crate) fn bytes(&mut self, length: usize, buffer: &mut Vec<u8>) -> Result<(), Failure> {
+        if length > PIECE {
+            return Err(Failure::DaemonGone);
+        }
+        buffer.resize(length, 0);
+        self.stream
+            .read_exact(buffer)
+            .map_err(|error| silent(&error))
+    }
+
     /// Who is there.
     pub(crate) fn hello(&self) -> &Hello {
         &self.hello
@@ -220,6 +280,16 @@ fn receive(stream: &mut BufReader<UnixStream>) -> Result<Reply, Failure> {
 fn refused(code: Fault, text: String) -> Failure {
     match code {
         Fault::NotFound => Failure::NoChange { text },
+        Fault::Absent | Fault::Network | Fault::Login | Fault::Local => {
+            let code = match code {
+                Fault::Absent => exit::NOT_FOUND,
+                Fault::Network => exit::NETWORK,
+                Fault::Login => exit::LOGIN,
+                _ => exit::LOCAL,
+            };
+            let text = format!("{text}.");
+            Failure::Relayed { code, text }
+        }
         Fault::Busy | Fault::Crowded | Fault::Failed | Fault::BadRequest | Fault::Version => {
             Failure::Other(format!("{text}."))
         }

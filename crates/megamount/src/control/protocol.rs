@@ -1,13 +1,14 @@
 //! What goes over the control socket: one JSON object a line, in both directions.
 //!
 //! A request has the version `v` and the member `do`; a reply has the member `is`. Every request has
-//! one reply, except `export` (a row of pieces up to `exported`), `verify` (up to `verified`) and `end` (answered when the daemon
-//! ends). A line that cannot be understood is answered with an `error`, and the connection is closed.
+//! one reply, except `export` (a row of pieces up to `exported`), `verify` (up to `verified`), `files` (see `files.rs`) and `end`
+//! (answered when the daemon ends). A line that cannot be understood is answered with an `error`, and the connection is closed.
 //! Members that are not known are ignored, so that newer programs can say more.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::files::{FileAsk, FileReply};
 use super::report::Report;
 
 /// The version of what is said here. A daemon answers no other.
@@ -55,6 +56,11 @@ pub(crate) enum Ask {
     Verify {
         /// The path below the mountpoint.
         path: String,
+    },
+    /// About files of the account.
+    Files {
+        /// What about them.
+        ask: FileAsk,
     },
     /// Answered when the daemon ends.
     End,
@@ -129,6 +135,11 @@ pub(crate) enum Reply {
         /// Files that Mega does not have yet.
         changed: usize,
     },
+    /// To `files`.
+    Files {
+        /// The answer, or one of several.
+        reply: Box<FileReply>,
+    },
     /// To `end`.
     Ended {
         /// How many changes are left for the next mount.
@@ -159,6 +170,14 @@ pub(crate) enum Fault {
     Busy,
     /// Something else is in the way; the text says what.
     Failed,
+    /// There is no such file or folder.
+    Absent,
+    /// Mega cannot be reached.
+    Network,
+    /// Mega does not take the session.
+    Login,
+    /// The local disk is in the way.
+    Local,
 }
 
 /// Who is there.

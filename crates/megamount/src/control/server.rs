@@ -22,6 +22,7 @@ use super::place;
 use super::protocol::{self, Ask, Fault, Hello, LONGEST_REQUEST, MOST_CHANGES, Reply};
 use super::report::Report;
 
+mod files;
 mod verify;
 
 /// Connections at a time; further ones are told to come back.
@@ -41,9 +42,11 @@ pub(crate) struct Control {
     socket: Option<PathBuf>,
     ended: watch::Sender<Option<usize>>,
     task: Option<JoinHandle<()>>,
+    host: Arc<Host>,
 }
 
 /// What the connections share.
+#[derive(Debug)]
 struct Host {
     vfs: Arc<Vfs>,
     hello: Hello,
@@ -53,27 +56,54 @@ struct Host {
 impl Control {
     /// Listens for commands about `vfs`. The caller has the lock of `state_dir`.
     pub(crate) fn serve(vfs: &Arc<Vfs>, hello: Hello, state_dir: &Path) -> Self {
-        let (ended, ended_receiver) = watch::channel(None);
-        let (socket, task) = match listen(&hello.remote, state_dir) {
+        let mut control = Self::private(vfs, hello);
+        match listen(&control.host.hello.remote, state_dir) {
             Ok((socket, listener)) => {
-                let host = Arc::new(Host {
-                    vfs: Arc::clone(vfs),
-                    hello,
-                    ended: ended_receiver,
-                });
-                let task = tokio::spawn(accept(listener, host));
-                (Some(socket), Some(task))
+                let host = Arc::clone(&control.host);
+                control.task = Some(tokio::spawn(accept(listener, host)));
+                control.socket = Some(socket);
             }
             Err(error) => {
                 tracing::warn!(%error, "no control socket: 'megamount status' will not see this mount");
-                (None, None)
             }
-        };
-        Self {
-            socket,
-            ended,
-            task,
         }
+        control
+    }
+
+    /// For this process alone.
+    pub(crate) fn private(vfs: &Arc<Vfs>, hello: Hello) -> Self {
+        let (ended, ended_receiver) = watch::channel(None);
+        let host = Arc::new(Host {
+            vfs: Arc::clone(vfs),
+            hello,
+            ended: ended_receiver,
+        });
+        Self {
+            socket: None,
+            ended,
+            task: None,
+            host,
+        }
+    }
+
+    /// A connection for this process itself; call it on the runtime.
+    pub(crate) fn connect(&self) -> io::Result<std::os::unix::net::UnixStream> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        theirs.set_nonblocking(true)?;
+        let theirs = UnixStream::from_std(theirs)?;
+        tokio::spawn(attend(theirs, Arc::clone(&self.host)));
+        Ok(ours)
+    }
+
+    /// Who is served here.
+    pub(crate) fn hello(&self) -> &Hello {
+        &self.host.hello
+    }
+
+    /// Whether somebody from outside is connected.
+    pub(crate) fn is_in_use(&self) -> bool {
+        // Ours, and that of the task that accepts.
+        Arc::strong_count(&self.host) > 1 + usize::from(self.task.is_some())
     }
 
     /// Tells those who wait for it that the daemon ends with `left` changes, and stops.
@@ -213,6 +243,14 @@ async fn attend(stream: UnixStream, host: Arc<Host>) {
                 return;
             }
             Ok(Ask::Export { path }) => export(&host, &path, &mut writer).await,
+            Ok(Ask::Files { ask }) => {
+                let mut talk = files::Talk {
+                    vfs: &host.vfs,
+                    reader: &mut reader,
+                    writer: &mut writer,
+                };
+                Box::pin(files::answer(&mut talk, ask)).await
+            }
             Ok(Ask::Verify { path }) => verify::verify(&host.vfs, &path, &mut writer).await,
             Ok(ask) => {
                 let host = Arc::clone(&host);
@@ -276,7 +314,7 @@ fn answer(host: &Host, ask: Ask) -> Reply {
             Err(error) => refusal(&error),
         },
         // The others are answered by `attend`.
-        Ask::Hello | Ask::Export { .. } | Ask::Verify { .. } | Ask::End => {
+        Ask::Hello | Ask::Export { .. } | Ask::Verify { .. } | Ask::Files { .. } | Ask::End => {
             Reply::Hello(host.hello.clone())
         }
     }

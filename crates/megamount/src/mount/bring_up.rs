@@ -32,7 +32,7 @@ const LAST_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a new mount may take to answer: it needs nothing but this process.
 const FIRST_ANSWER: Duration = Duration::from_secs(20);
 /// How often an earlier daemon that is still uploading is looked after.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// A start that takes longer is explained at the terminal.
 const LONG: Duration = Duration::from_secs(3);
 /// Our part of the packets that our own commands cause, one per state directory.
@@ -52,9 +52,43 @@ pub(super) struct Mounted {
     _demo: Option<Emulator>,
 }
 
+/// An account that answers, without a kernel.
+pub(super) struct Started {
+    /// The file system.
+    pub(super) vfs: Arc<Vfs>,
+    /// The way to Mega.
+    pub(super) api: Api,
+    /// The server that is asked, for messages.
+    pub(super) origin: String,
+    /// The server of `demo:`, which ends last.
+    pub(super) demo: Option<Emulator>,
+}
+
 /// Brings everything up, in order. Nothing is left mounted after an error.
 pub(super) async fn bring_up(plan: &Arc<Plan>, herald: &Herald) -> Result<Mounted, Failure> {
-    let store = Arc::new(open_store(plan, herald).await?);
+    let store = open_store(plan, herald).await?;
+    let Started { vfs, demo, .. } = start(plan, herald, store).await?;
+    match attach(plan, &vfs).await {
+        Ok((attachment, session)) => Ok(Mounted {
+            vfs,
+            attachment,
+            _session: session,
+            _demo: demo,
+        }),
+        Err(failure) => {
+            vfs.shutdown(Duration::ZERO).await;
+            Err(failure)
+        }
+    }
+}
+
+/// From the state to a file system that answers.
+pub(super) async fn start(
+    plan: &Arc<Plan>,
+    herald: &Herald,
+    store: Store,
+) -> Result<Started, Failure> {
+    let store = Arc::new(store);
     let demo = start_demo(plan)?;
     let base_url = match (&demo, &plan.settings.api_url) {
         (Some(demo), _) => Some(Url::parse(&demo.url()).map_err(|e| {
@@ -74,22 +108,21 @@ pub(super) async fn bring_up(plan: &Arc<Plan>, herald: &Herald) -> Result<Mounte
     login::allow_relogin(plan, &store, &api);
     login::complete(plan, &store, &api).await?;
 
-    let started = Vfs::start(Arc::clone(&store), api, vfs_config(plan), limits(plan));
+    let started = Vfs::start(
+        Arc::clone(&store),
+        api.clone(),
+        vfs_config(plan),
+        limits(plan),
+    );
     let vfs = patiently(herald, started)
         .await
         .map_err(|e| translate::start(plan, &shown, &e))?;
-    match attach(plan, &vfs).await {
-        Ok((attachment, session)) => Ok(Mounted {
-            vfs,
-            attachment,
-            _session: session,
-            _demo: demo,
-        }),
-        Err(failure) => {
-            vfs.shutdown(Duration::ZERO).await;
-            Err(failure)
-        }
-    }
+    Ok(Started {
+        vfs,
+        api,
+        origin: shown,
+        demo,
+    })
 }
 
 /// Waits for `start`, and says why when it takes long.
@@ -104,8 +137,8 @@ async fn patiently<T>(herald: &Herald, start: impl Future<Output = T>) -> T {
     }
 }
 
-/// Opens the state. An earlier daemon that has been unmounted and is still uploading is waited for.
-async fn open_store(plan: &Plan, herald: &Herald) -> Result<Store, Failure> {
+/// Opens the state, if nobody else has it.
+pub(super) fn try_store(plan: &Plan) -> Result<Store, StoreError> {
     let state = StatePaths {
         state_dir: plan.paths.state_dir.clone(),
         cache_dir: plan.paths.cache_dir.clone(),
@@ -115,23 +148,37 @@ async fn open_store(plan: &Plan, herald: &Herald) -> Result<Store, Failure> {
         mountpoint: plan.mountpoint.clone(),
     };
     let settings = &plan.settings;
-    let patience = tokio::time::Instant::now() + settings.drain.0 + FIRST_ANSWER;
+    let options = StoreOptions {
+        cache_size: settings.cache_size.0,
+        cache_min_free: mega_store::Percent(settings.cache_min_free.0),
+        cache_on: settings.cache == CacheMode::Full,
+    };
+    Store::open(&state, &holder, options)
+}
+
+/// How long to wait for whoever has the state and is about to end.
+pub(super) fn patience(plan: &Plan) -> Duration {
+    plan.settings.drain.0 + FIRST_ANSWER
+}
+
+/// Opens the state. An earlier daemon that has been unmounted and is still uploading is waited for.
+async fn open_store(plan: &Plan, herald: &Herald) -> Result<Store, Failure> {
+    let deadline = tokio::time::Instant::now() + patience(plan);
     let mut is_told = false;
     loop {
-        let options = StoreOptions {
-            cache_size: settings.cache_size.0,
-            cache_min_free: mega_store::Percent(settings.cache_min_free.0),
-            cache_on: settings.cache == CacheMode::Full,
-        };
-        match Store::open(&state, &holder, options) {
+        match try_store(plan) {
             Ok(store) => return Ok(store),
             Err(StoreError::Locked { holder })
                 if !mountpoint::is_mounted(&holder.mountpoint)
-                    && tokio::time::Instant::now() < patience =>
+                    && tokio::time::Instant::now() < deadline =>
             {
                 if !is_told {
                     is_told = true;
-                    herald.note("waiting for the previous mount to finish uploading.");
+                    herald.note(if holder.mountpoint.as_os_str().is_empty() {
+                        "waiting for another command of this remote to end."
+                    } else {
+                        "waiting for the previous mount to finish uploading."
+                    });
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
             }

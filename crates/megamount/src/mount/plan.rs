@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::cli::{MountCommand, Settings};
+use crate::cli::{Carried, MountCommand, MountOptions, Settings};
 use crate::config::{self, Account, Remote, RemoteKind, RemoteSpec};
 use crate::demo;
 use crate::failure::Failure;
@@ -31,22 +31,17 @@ impl Plan {
     /// Checks the whole order. Changes nothing but a dead mount of our own at the mountpoint.
     pub(super) fn make(command: &MountCommand) -> Result<Self, Failure> {
         let spec: RemoteSpec = command.remote.parse()?;
-        let remote = config::find(
+        let Self {
+            remote,
+            settings,
+            paths,
+            ..
+        } = Self::without_mount(
             &spec.name,
             command.program.config.as_deref(),
+            &command.options,
             &command.carried,
         )?;
-        let mut settings = command.options.clone().or(remote.options.clone()).resolve();
-        // The daemon works in `/`.
-        settings.ca_cert = settings
-            .ca_cert
-            .map(|path| paths::absolute(&path))
-            .transpose()?;
-        settings.log_file = settings
-            .log_file
-            .map(|path| paths::absolute(&path))
-            .transpose()?;
-        let paths = paths::of_remote(&spec.name, &settings)?;
         let mountpoint = mountpoint::prepare(&command.mountpoint)?;
         check_outside(command, &settings, &paths, &mountpoint)?;
         let allow = match (settings.allow_other, settings.allow_root) {
@@ -68,6 +63,35 @@ impl Plan {
             settings,
             paths,
             umask: own_umask(),
+        })
+    }
+
+    /// What a command needs that works on an account without mounting it: no mountpoint, all folders.
+    pub(super) fn without_mount(
+        name: &str,
+        config: Option<&std::path::Path>,
+        options: &MountOptions,
+        carried: &Carried,
+    ) -> Result<Self, Failure> {
+        let remote = config::find(name, config, carried)?;
+        let mut settings = options.clone().or(remote.options.clone()).resolve();
+        // The daemon works in `/`.
+        settings.ca_cert = settings
+            .ca_cert
+            .map(|path| paths::absolute(&path))
+            .transpose()?;
+        settings.log_file = settings
+            .log_file
+            .map(|path| paths::absolute(&path))
+            .transpose()?;
+        let paths = paths::of_remote(name, &settings)?;
+        Ok(Self {
+            remote,
+            sub_path: String::new(),
+            mountpoint: PathBuf::new(),
+            settings,
+            paths,
+            umask: Mode(0o077),
         })
     }
 

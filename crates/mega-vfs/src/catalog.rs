@@ -1,0 +1,391 @@
+//! The account by path, for commands: what there is, and whether a change has arrived on Mega.
+//!
+//! Paths begin at the account's root, whatever folder is mounted, and are spelled as the mount spells
+//! them. What commands change goes through the operations of `ops`, like what programs change; this
+//! module looks, and tells the kernel what it does not know because the change did not come from it.
+//! A file that a command has not finished has a name of its own ([`is_partial`]): it is never pushed,
+//! and a start removes what a killed command left. Never waits for the network, except where it says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mega_api::ApiError;
+use mega_proto::{NodeHandle, NodeKind};
+use mega_store::{ChangeRow, ChangeState, Store, StoreError, Subject};
+use mega_tree::Facts;
+use mega_tree::node::Shape;
+use rustix::io::Errno;
+
+use crate::Vfs;
+use crate::ops::drop_staging;
+use crate::shared::Shared;
+use crate::state::{Invalidation, State};
+use crate::status::{Progress, Quota};
+use crate::types::{Attr, FileKind, OpResult, Timestamp};
+
+/// The name of a file that is not complete begins with this,
+pub const PARTIAL_PREFIX: &str = ".megamount-";
+/// and ends with this; between them are 16 hexadecimal digits.
+pub const PARTIAL_SUFFIX: &str = ".partial";
+
+/// Whether a name is that of a file which a command has not finished.
+#[must_use]
+pub fn is_partial(name: &str) -> bool {
+    name.strip_prefix(PARTIAL_PREFIX)
+        .and_then(|rest| rest.strip_suffix(PARTIAL_SUFFIX))
+        .is_some_and(|id| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Whether a change is about such a file.
+pub(crate) fn is_partial_row(row: &ChangeRow) -> bool {
+    row.kind == NodeKind::File
+        && matches!(row.subject, Subject::Local(_))
+        && row
+            .place
+            .as_ref()
+            .is_some_and(|place| is_partial(&place.name))
+}
+
+/// At a start: what commands that were killed have left.
+pub(crate) fn drop_partials(store: &Store) -> Result<(), StoreError> {
+    for row in store.changes()? {
+        if is_partial_row(&row) {
+            store.write(|tx| tx.delete_change(row.subject))?;
+            if let Some(content) = &row.content {
+                drop_staging(store, &content.layers);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How much is told of each file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// What listings show.
+    Listing,
+    /// The checksums too, which takes more time.
+    Checksums,
+}
+
+/// A file or folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Its name.
+    pub name: String,
+    /// File, folder or symbolic link.
+    pub kind: FileKind,
+    /// Bytes; 0 for folders.
+    pub size: u64,
+    /// Modification time.
+    pub mtime: Timestamp,
+    /// Its node; `None` for what Mega does not have yet.
+    pub handle: Option<NodeHandle>,
+    /// Whether its key is known.
+    pub is_readable: bool,
+    /// Attribute `c`: checksum and modification time, as text; only with [`Detail::Checksums`], and only of
+    /// content that Mega has.
+    pub fingerprint: Option<String>,
+    /// The MAC of its content; as `fingerprint`.
+    pub mac: Option<[u8; 8]>,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone)]
+pub enum Standing {
+    /// Mega has it.
+    Done,
+    /// It waits for its turn.
+    Waiting,
+    /// It waits because the account is full.
+    Full,
+    /// Its content is on its way.
+    Uploading(Progress),
+    /// Its name is on its way.
+    Sending,
+    /// Mega has refused it for good.
+    Refused(String),
+}
+
+/// A place in the account. Its inode keeps its number until this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    shared: Arc<Shared>,
+    /// What `stat` shows of it.
+    pub attr: Attr,
+}
+
+impl Held {
+    /// Takes over a reference that was counted already, by `lookup`, `create` or `mkdir`.
+    #[must_use]
+    pub fn adopt(vfs: &Vfs, attr: Attr) -> Self {
+        Self {
+            shared: Arc::clone(&vfs.shared),
+            attr,
+        }
+    }
+
+    /// Its inode number.
+    #[must_use]
+    pub fn ino(&self) -> u64 {
+        self.attr.ino
+    }
+
+    /// Whether it is a folder.
+    #[must_use]
+    pub fn is_folder(&self) -> bool {
+        self.attr.kind == FileKind::Directory
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        let ino = self.attr.ino;
+        if state.inodes.forget(ino, 1) && !state.files.contains_key(&ino) {
+            state.inodes.unbind(ino);
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// What a path from the account's root stands for.
+    pub(crate) fn walk(&mut self, path: &str) -> OpResult<(Subject, Facts)> {
+        let mut at = Subject::Node(self.roots.cloud);
+        let mut facts = Facts {
+            shape: Shape::Directory,
+            readable: true,
+            ..Facts::default()
+        };
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let found = self.find(at, name)?.ok_or(Errno::NOENT)?;
+            (at, facts) = (found.subject, found.facts);
+        }
+        Ok((at, facts))
+    }
+
+    pub(crate) fn item_of(
+        &mut self,
+        name: &str,
+        subject: Subject,
+        facts: Facts,
+        detail: Detail,
+    ) -> OpResult<Item> {
+        let attr = self.attr_with(subject, facts)?;
+        let mut item = Item {
+            name: name.to_owned(),
+            kind: attr.kind,
+            size: if attr.kind == FileKind::Directory {
+                0
+            } else {
+                attr.size
+            },
+            mtime: attr.mtime,
+            handle: subject.node(),
+            is_readable: facts.readable,
+            fingerprint: None,
+            mac: None,
+        };
+        let is_clean = self
+            .changes
+            .get(subject)
+            .is_none_or(|row| row.content.is_none());
+        if detail == Detail::Checksums
+            && is_clean
+            && attr.kind == FileKind::File
+            && let Subject::Node(handle) = subject
+            && let Some((_, node)) = self.node(handle)?
+        {
+            item.mac = node.file_key().map(|key| *key.meta_mac().as_bytes());
+            let attributes = node.attributes.as_ref();
+            item.fingerprint = attributes
+                .and_then(|attributes| attributes.text("c"))
+                .map(str::to_owned);
+        }
+        Ok(item)
+    }
+}
+
+impl Vfs {
+    /// The inode number of the account's root, which is no other than the mount's unless a folder of it is
+    /// mounted.
+    ///
+    /// # Errors
+    /// EIO when the local state fails.
+    pub fn account_root(&self) -> OpResult<u64> {
+        let mut state = self.shared.lock();
+        let root = Subject::Node(state.roots.cloud);
+        state.ino(root)
+    }
+
+    /// The place that a path stands for.
+    ///
+    /// # Errors
+    /// ENOENT, ENOTDIR, EIO.
+    pub fn at(&self, path: &str) -> OpResult<Held> {
+        let mut state = self.shared.lock();
+        let (subject, facts) = state.walk(path)?;
+        let attr = state.attr_with(subject, facts)?;
+        state.inodes.remember(attr.ino, 1);
+        drop(state);
+        Ok(Held::adopt(self, attr))
+    }
+
+    /// What is at a path.
+    ///
+    /// # Errors
+    /// As [`Vfs::at`].
+    pub fn item(&self, path: &str, detail: Detail) -> OpResult<Item> {
+        let mut state = self.shared.lock();
+        let (subject, facts) = state.walk(path)?;
+        let name = path.rsplit('/').find(|name| !name.is_empty());
+        state.item_of(name.unwrap_or(""), subject, facts, detail)
+    }
+
+    /// Up to `limit` entries of the folder at a path, in no order; `after` is 0 at first, then what came with
+    /// the last ones. The state lock is held for one such portion.
+    ///
+    /// # Errors
+    /// As [`Vfs::at`].
+    pub fn items(
+        &self,
+        path: &str,
+        after: u64,
+        limit: usize,
+        detail: Detail,
+    ) -> OpResult<(Vec<Item>, u64)> {
+        let mut state = self.shared.lock();
+        let (subject, facts) = state.walk(path)?;
+        if facts.shape != Shape::Directory {
+            return Err(Errno::NOTDIR);
+        }
+        let page: Vec<_> = state
+            .dir(subject)?
+            .after(after)
+            .take(limit)
+            .map(|entry| {
+                (
+                    entry.cookie,
+                    entry.subject,
+                    entry.facts,
+                    entry.spelling.to_string(),
+                )
+            })
+            .collect();
+        let mut next = after;
+        let mut items = Vec::with_capacity(page.len());
+        for (cookie, child, facts, name) in page {
+            next = cookie;
+            if !is_partial(&name) {
+                items.push(state.item_of(&name, child, facts, detail)?);
+            }
+        }
+        Ok((items, next))
+    }
+
+    /// What became of the changes of an inode.
+    #[must_use]
+    pub fn standing(&self, ino: u64) -> Standing {
+        let state = self.shared.lock();
+        let Ok(subject) = state.subject(ino) else {
+            return Standing::Done;
+        };
+        let Some(row) = state.changes.get(subject) else {
+            return Standing::Done;
+        };
+        let mut next = Some(row);
+        // What it is in has to be made first.
+        while let Some(row) = next {
+            if let ChangeState::Parked { error } = &row.state {
+                return Standing::Refused(error.clone());
+            }
+            next = row
+                .place
+                .as_ref()
+                .filter(|place| matches!(place.parent, Subject::Local(_)))
+                .and_then(|place| state.changes.get(place.parent));
+        }
+        if state.changes.is_in_flight(subject) {
+            return match self.shared.monitor.progress(subject) {
+                Some(progress) => Standing::Uploading(progress),
+                None => Standing::Sending,
+            };
+        }
+        if row.content.is_some() && self.shared.space.is_full() {
+            return Standing::Full;
+        }
+        Standing::Waiting
+    }
+
+    /// The changes of an inode are due now, and those of the folders made here that it is in.
+    pub fn hasten(&self, ino: u64) {
+        let mut state = self.shared.lock();
+        let mut next = state.subject(ino).ok();
+        while let Some(subject) = next {
+            State::set_due(&mut state, subject, 0);
+            next = state
+                .changes
+                .get(subject)
+                .and_then(|row| row.place.as_ref())
+                .map(|place| place.parent)
+                .filter(|parent| matches!(parent, Subject::Local(_)));
+        }
+        drop(state);
+        self.shared.wake.notify_one();
+    }
+
+    /// Tells the kernel to ask again about a name that a command has changed.
+    pub fn tell(&self, parent: u64, name: &str, ino: Option<u64>) {
+        let name = name.to_owned();
+        let mut told = vec![
+            Invalidation::Entry { parent, name },
+            Invalidation::Inode(parent),
+        ];
+        told.extend(ino.map(Invalidation::Inode));
+        self.shared.notify(told);
+    }
+
+    /// Asks Mega for the account's storage.
+    ///
+    /// # Errors
+    /// What the server or the network says.
+    pub async fn ask_space(&self) -> Result<Quota, ApiError> {
+        let quota = self.shared.api.quota().await?;
+        Ok(Quota {
+            total: quota.total.unwrap_or(0),
+            used: quota.used,
+            is_full: self.shared.space.is_full(),
+        })
+    }
+
+    /// Waits until the view shows what Mega has, or `patience` has passed; whether it does.
+    pub async fn until_current(&self, patience: Duration) -> bool {
+        let mut current = self.shared.current.subscribe();
+        let is_current = current.wait_for(|count| *count > 0);
+        matches!(tokio::time::timeout(patience, is_current).await, Ok(Ok(_)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_names_are_partial() {
+        assert!(is_partial(".megamount-0123456789abcdef.partial"));
+        for other in [
+            "a.partial",
+            ".megamount-.partial",
+            ".megamount-0123456789abcdeg.partial",
+            ".megamount-0123456789abcdef",
+        ] {
+            assert!(!is_partial(other), "{other}");
+        }
+    }
+}

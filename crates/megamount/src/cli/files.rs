@@ -1,0 +1,189 @@
+//! The commands that work on the files of an account, mounted or not.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::MountOptions;
+use crate::env_vars as env;
+
+/// Where the account is and how it is reached: the same options, variables and keys as a mount's.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct AccountOptions {
+    /// The configuration file [default: ~/.config/megamount/config.toml]
+    #[arg(long, value_name = "FILE", env = env::CONFIG, hide_env = true, help_heading = "Program")]
+    pub(crate) config: Option<PathBuf>,
+    /// Those of a mount that mean something without one.
+    #[command(flatten)]
+    pub(crate) mount: MountOptions,
+}
+
+/// The options of a mount that the help of these commands shows; the others are taken and not shown.
+pub(super) const SHOWN: &[&str] = &[
+    "api-url",
+    "ca-cert",
+    "config",
+    "log-file",
+    "log-level",
+    "proxy",
+    "state-dir",
+    "streams",
+    "timeout",
+];
+
+/// The names of the commands that have [`AccountOptions`].
+pub(super) const COMMANDS: &[&str] = &["about", "cat", "ls", "lsd", "lsjson", "lsl", "tree"];
+
+/// `megamount ls` and `megamount lsl`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Columns as 'rclone ls' and 'rclone lsl' print them: size, for lsl also date and \
+    time, path.\nExit codes: 0 listed, 3 no such remote or path, 4 login refused, 5 network."
+)]
+pub(crate) struct ListCommand {
+    /// What to list: a folder with all below it, or a file
+    #[arg(value_name = "REMOTE:[PATH]")]
+    pub(crate) place: String,
+    /// Go down so many levels [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_depth: Option<u32>,
+    /// Go down (as they always do; taken because fingers type it)
+    #[arg(short = 'R', long, hide = true)]
+    recursive: bool,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount lsd`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Columns as 'rclone lsd' prints them: -1 (folders have no size on Mega), date and time, \
+    -1 (nobody has counted), name."
+)]
+pub(crate) struct FoldersCommand {
+    /// The folder whose folders are listed
+    #[arg(value_name = "REMOTE:[PATH]")]
+    pub(crate) place: String,
+    /// Go down all levels
+    #[arg(short = 'R', long)]
+    pub(crate) recursive: bool,
+    /// Go down so many levels [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_depth: Option<u32>,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount lsjson`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "The fields are rclone's: Path, Name, Size (-1 for folders), MimeType, ModTime, IsDir, ID \
+    (the handle\non Mega, of what Mega has). With --hash, Hashes has the fingerprint that Mega's clients compare."
+)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "these are independent flags of a command line"
+)]
+pub(crate) struct ListJsonCommand {
+    /// What to list: a folder, or a file
+    #[arg(value_name = "REMOTE:[PATH]")]
+    pub(crate) place: String,
+    /// Go down all levels
+    #[arg(short = 'R', long)]
+    pub(crate) recursive: bool,
+    /// Go down so many levels [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_depth: Option<u32>,
+    /// Only folders
+    #[arg(long, conflicts_with = "files_only")]
+    pub(crate) dirs_only: bool,
+    /// Only files
+    #[arg(long)]
+    pub(crate) files_only: bool,
+    /// Without MimeType
+    #[arg(long)]
+    pub(crate) no_mimetype: bool,
+    /// Without ModTime
+    #[arg(long)]
+    pub(crate) no_modtime: bool,
+    /// With Hashes
+    #[arg(long)]
+    pub(crate) hash: bool,
+    /// One object about the place itself instead of a list
+    #[arg(long, conflicts_with_all = ["recursive", "max_depth", "dirs_only", "files_only"])]
+    pub(crate) stat: bool,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount tree`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TreeCommand {
+    /// The folder to draw
+    #[arg(value_name = "REMOTE:[PATH]")]
+    pub(crate) place: String,
+    /// Go down so many levels [default: all]
+    #[arg(long, alias = "max-depth", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) level: Option<u32>,
+    /// Names that begin with a dot too
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Only folders
+    #[arg(short, long)]
+    pub(crate) dirs_only: bool,
+    /// With sizes
+    #[arg(short, long)]
+    pub(crate) size: bool,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount about`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AboutCommand {
+    /// The account
+    #[arg(value_name = "REMOTE:")]
+    pub(crate) place: String,
+    /// Print JSON for programs, in bytes
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print whole numbers of bytes
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) full: bool,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount cat`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CatCommand {
+    /// Files, or folders with all files in them
+    #[arg(value_name = "REMOTE:PATH", required = true)]
+    pub(crate) places: Vec<String>,
+    /// Begin here, bytes; from the end if negative
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        hide_default_value = true,
+        allow_negative_numbers = true
+    )]
+    pub(crate) offset: i64,
+    /// Print so many bytes [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// Print the first so many bytes
+    #[arg(long, value_name = "N", conflicts_with_all = ["offset", "count", "tail"])]
+    pub(crate) head: Option<u64>,
+    /// Print the last so many bytes
+    #[arg(long, value_name = "N", conflicts_with_all = ["offset", "count"])]
+    pub(crate) tail: Option<u32>,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}

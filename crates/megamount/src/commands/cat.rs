@@ -1,0 +1,88 @@
+//! `cat`: content to standard output.
+
+use super::list::{Out, each_of};
+use crate::cli::CatCommand;
+use crate::config::RemoteSpec;
+use crate::control::client::Link;
+use crate::control::files::{FileAsk, FileReply, Item, Kind, joined};
+use crate::failure::Failure;
+use crate::mount::{Account, Need};
+
+/// Runs the command.
+pub(crate) fn cat(command: &CatCommand) -> Result<u8, Failure> {
+    let specs = command
+        .places
+        .iter()
+        .map(|place| place.parse::<RemoteSpec>())
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut out = Out::new();
+    for spec in specs {
+        let account = Account::open(&spec.name, &command.account, Need::Work)?;
+        let mut files = Vec::new();
+        each_of(&account, &spec, (None, false), |path, item| {
+            if item.kind == Kind::File {
+                files.push((path.to_owned(), item.clone()));
+            }
+            Ok(())
+        })?;
+        let mut link = account.link()?;
+        for (path, item) in files {
+            // A place that is a file is listed as the only one of its folder.
+            let path = if spec.path.ends_with(&path) && is_file(&mut link, &spec.path)? {
+                spec.path.clone()
+            } else {
+                joined(&spec.path, &path)
+            };
+            print(&mut link, &path, range(command, &item), &mut out)?;
+        }
+    }
+    out.end()
+}
+
+fn is_file(link: &mut Link, path: &str) -> Result<bool, Failure> {
+    link.ask_files(FileAsk::Look {
+        path: path.to_owned(),
+        checksums: false,
+    })?;
+    match link.file_reply()? {
+        FileReply::Item { item } => Ok(!item.is_folder()),
+        _ => Err(Failure::DaemonGone),
+    }
+}
+
+/// Where to begin, and how many bytes to print at most.
+fn range(command: &CatCommand, item: &Item) -> (u64, Option<u64>) {
+    let from_end = |back: u64| item.size.saturating_sub(back);
+    match (command.head, command.tail) {
+        (Some(head), _) => (0, Some(head)),
+        (None, Some(tail)) => (from_end(u64::from(tail)), None),
+        (None, None) if command.offset < 0 => {
+            (from_end(command.offset.unsigned_abs()), command.count)
+        }
+        (None, None) => (command.offset.unsigned_abs(), command.count),
+    }
+}
+
+fn print(
+    link: &mut Link,
+    path: &str,
+    (offset, length): (u64, Option<u64>),
+    out: &mut Out,
+) -> Result<(), Failure> {
+    link.ask_files(FileAsk::Read {
+        path: path.to_owned(),
+        offset,
+        length,
+    })?;
+    let mut buffer = Vec::new();
+    loop {
+        match link.file_reply()? {
+            FileReply::Bytes { length } => {
+                link.bytes(length, &mut buffer)?;
+                out.print(&buffer)?;
+            }
+            FileReply::Done => return Ok(()),
+            _ => return Err(Failure::DaemonGone),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What is said over the control socket about files: listings, content, changes.
+//!
+//! Paths begin at the account's root, without a leading slash. Content goes over the socket as it is:
+//! to the client as `bytes` replies, each followed by so many bytes; to the daemon, after a `write`, as
+//! pieces of four bytes of length and so many bytes, up to one of length 0. A client that goes away in the
+//! middle has changed nothing. Everything that changes something is answered when Mega has it; how far it
+//! is is told meanwhile.
+
+use mega_vfs::{FileKind, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// The most bytes of a piece of content.
+pub(crate) const PIECE: usize = 1 << 20;
+/// Entries of a listing in one line.
+pub(crate) const PAGE: usize = 500;
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub(crate) enum FileAsk {
+    /// What is at a path. Answered by `item`.
+    Look {
+        /// The path.
+        path: String,
+        /// With the checksums of files.
+        #[serde(default)]
+        checksums: bool,
+    },
+    /// The entries of a folder, or a file as the only one. Answered by `items`, again and again, then `done`.
+    List {
+        /// The path.
+        path: String,
+        /// How many levels of folders; none for all.
+        #[serde(default)]
+        depth: Option<u32>,
+        /// With the checksums of files.
+        #[serde(default)]
+        checksums: bool,
+    },
+    /// Content of a file. Answered by `bytes`, again and again, then `done`.
+    Read {
+        /// The path.
+        path: String,
+        /// From here,
+        offset: u64,
+        /// so many bytes, if there are; none for all.
+        #[serde(default)]
+        length: Option<u64>,
+    },
+    /// The account's storage. Answered by `space`.
+    Space,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub(crate) enum FileReply {
+    /// What is there.
+    Item {
+        /// Its description.
+        item: Item,
+    },
+    /// Entries of one folder, sorted by name.
+    Items {
+        /// The folder.
+        folder: String,
+        /// Some of its entries.
+        items: Vec<Item>,
+    },
+    /// So many bytes follow.
+    Bytes {
+        /// How many.
+        length: usize,
+    },
+    /// It is complete.
+    Done,
+    /// The account's storage, bytes.
+    Space {
+        /// What the account has, if Mega told.
+        total: Option<u64>,
+        /// What is used.
+        used: u64,
+    },
+}
+
+/// A file or folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Item {
+    /// Its name; empty for the root.
+    pub(crate) name: String,
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// Bytes; 0 for folders.
+    pub(crate) size: u64,
+    /// Modification time: seconds since 1970, nanoseconds.
+    pub(crate) mtime: (i64, u32),
+    /// Its handle on Mega; none while Mega does not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) handle: Option<String>,
+    /// The key is not known: neither name nor content can be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) locked: bool,
+    /// Checksum and modification time, as Mega's clients keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fingerprint: Option<String>,
+    /// The content's MAC, hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mac: Option<String>,
+}
+
+/// What an item is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    /// A file.
+    File,
+    /// A folder.
+    Folder,
+    /// A symbolic link.
+    Link,
+}
+
+impl Item {
+    /// Whether it is a folder.
+    pub(crate) fn is_folder(&self) -> bool {
+        self.kind == Kind::Folder
+    }
+}
+
+impl From<mega_vfs::Item> for Item {
+    fn from(item: mega_vfs::Item) -> Self {
+        let Timestamp { secs, nanos } = item.mtime;
+        Self {
+            name: item.name,
+            kind: match item.kind {
+                FileKind::File => Kind::File,
+                FileKind::Directory => Kind::Folder,
+                FileKind::Symlink => Kind::Link,
+            },
+            size: item.size,
+            mtime: (secs, nanos),
+            handle: item.handle.map(|handle| handle.to_string()),
+            locked: !item.is_readable,
+            fingerprint: item.fingerprint,
+            mac: item.mac.map(|mac| {
+                let hex = mac.iter().map(|byte| format!("{byte:02x}"));
+                hex.collect()
+            }),
+        }
+    }
+}
+
+/// A path from its folder and its name.
+pub(crate) fn joined(folder: &str, name: &str) -> String {
+    match (folder, name) {
+        ("", name) => name.to_owned(),
+        (folder, "") => folder.to_owned(),
+        (folder, name) => format!("{folder}/{name}"),
+    }
+}
+
+/// The folder and the name of a path.
+pub(crate) fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_joined_and_split() {
+        assert_eq!(joined("", "a"), "a");
+        assert_eq!(joined("a/b", "c"), "a/b/c");
+        assert_eq!(joined("a", ""), "a");
+        assert_eq!(split("a/b/c"), ("a/b", "c"));
+        assert_eq!(split("a"), ("", "a"));
+    }
+}
