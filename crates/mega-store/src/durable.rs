@@ -56,6 +56,16 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), StoreError> 
         .map_or(Ok(()), |parent| sync_dir(parent).map_err(fail))
 }
 
+/// Gives a file that is complete its name, in place of whatever has it: the name never stands for half of
+/// it, also after a power cut.
+///
+/// # Errors
+/// What the system says; the file then has its former name.
+pub fn put_in_place(file: &File, from: &Path, to: &Path) -> io::Result<()> {
+    file.sync_all()?;
+    fs::rename(from, to)
+}
+
 /// Removes a file; that it was not there is fine.
 pub(crate) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {

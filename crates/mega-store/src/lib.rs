@@ -38,6 +38,7 @@ mod vault;
 mod xts;
 
 pub use cache::{Blob, BlobCache, BlobPin, DIRECT_ALIGNMENT, DIRECT_FROM, PendingBlob, UNIT};
+pub use durable::put_in_place;
 pub use error::StoreError;
 pub use failpoints::{FailPoint, FailPoints};
 pub use loader::{Changed, Replaced, TreeLoader};

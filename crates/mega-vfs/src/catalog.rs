@@ -59,6 +59,9 @@ pub(crate) fn drop_partials(store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Entries that are listed under one hold of the state lock.
+const PORTION: usize = 500;
+
 /// How much is told of each file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
@@ -81,6 +84,10 @@ pub struct Item {
     pub mtime: Timestamp,
     /// Its node; `None` for what Mega does not have yet.
     pub handle: Option<NodeHandle>,
+    /// Whether it may be executed.
+    pub is_executable: bool,
+    /// Whether Mega does not have it yet as it is here.
+    pub is_pending: bool,
     /// Whether its key is known.
     pub is_readable: bool,
     /// Attribute `c`: checksum and modification time, as text; only with [`Detail::Checksums`], and only of
@@ -188,6 +195,8 @@ impl State {
             },
             mtime: attr.mtime,
             handle: subject.node(),
+            is_executable: attr.kind == FileKind::File && attr.perm & 0o100 != 0,
+            is_pending: self.changes.get(subject).is_some(),
             is_readable: facts.readable,
             fingerprint: None,
             mac: None,
@@ -323,6 +332,51 @@ impl Vfs {
         Standing::Waiting
     }
 
+    /// Deadline of anything that waits for the network.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.shared.config.timeout
+    }
+
+    /// Everything at and below a path, a folder before what is in it.
+    ///
+    /// # Errors
+    /// As [`Vfs::at`].
+    pub fn below(&self, path: &str) -> OpResult<Vec<(String, Held)>> {
+        let mut found = vec![(path.to_owned(), self.at(path)?)];
+        let mut next = 0;
+        while let Some((folder, held)) = found.get(next) {
+            next += 1;
+            if !held.is_folder() {
+                continue;
+            }
+            let folder = folder.clone();
+            let mut after = 0;
+            loop {
+                let (items, last) = match self.items(&folder, after, PORTION, Detail::Listing) {
+                    Ok(page) => page,
+                    // Removed meanwhile.
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE) => break,
+                    Err(errno) => return Err(errno),
+                };
+                if last == after {
+                    break;
+                }
+                after = last;
+                for item in items {
+                    let path = format!("{folder}/{}", item.name);
+                    let path = path.trim_start_matches('/').to_owned();
+                    match self.at(&path) {
+                        Ok(held) => found.push((path, held)),
+                        Err(Errno::NOENT | Errno::NOTDIR | Errno::STALE) => {}
+                        Err(errno) => return Err(errno),
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// The changes of an inode are due now, and those of the folders made here that it is in.
     pub fn hasten(&self, ino: u64) {
         let mut state = self.shared.lock();
@@ -349,6 +403,20 @@ impl Vfs {
         ];
         told.extend(ino.map(Invalidation::Inode));
         self.shared.notify(told);
+    }
+
+    /// Whether the account has no room, as far as is known: Mega has refused an upload, or what is free is
+    /// less than what is queued and 64 KiB.
+    #[must_use]
+    pub fn is_account_full(&self) -> bool {
+        const NEXT_TO_NOTHING: u64 = 64 << 10;
+        let state = self.shared.lock();
+        let queued = state.changes.content_bytes();
+        self.shared.space.is_full()
+            || state.quota.is_some_and(|quota| {
+                let wanted = quota.used.saturating_add(queued);
+                quota.total > 0 && wanted.saturating_add(NEXT_TO_NOTHING) > quota.total
+            })
     }
 
     /// Asks Mega for the account's storage.

@@ -28,8 +28,8 @@ pub(crate) use commands::{
 };
 pub(crate) use config::{ConfigAction, ConfigCommand, ImportCommand};
 pub(crate) use files::{
-    AboutCommand, AccountOptions, CatCommand, FoldersCommand, ListCommand, ListJsonCommand,
-    TreeCommand,
+    AboutCommand, AccountOptions, CatCommand, CopyCommand, FoldersCommand, ListCommand,
+    ListJsonCommand, MakeCommand, MoveCommand, RemoveCommand, TreeCommand,
 };
 pub(crate) use fstab::is_helper;
 pub(crate) use options::{
@@ -112,6 +112,14 @@ pub(crate) enum Command {
     About(Box<AboutCommand>),
     /// Print the content of files
     Cat(Box<CatCommand>),
+    /// Copy files and folders from, to and within an account
+    Copy(Box<CopyCommand>),
+    /// Make folders
+    Mkdir(Box<MakeCommand>),
+    /// Move and rename files and folders
+    Mv(Box<MoveCommand>),
+    /// Remove files and folders
+    Rm(Box<RemoveCommand>),
     /// Look for what is in the way of a mount on this machine
     Doctor(Box<DoctorCommand>),
     /// Print the completion script for a shell

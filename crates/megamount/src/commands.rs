@@ -1,9 +1,11 @@
 //! The commands that talk to a mount that is up (`status`, `flush`, `umount`, `retry`, `discard`,
 //! `export`, `verify`), and those that work on an account, mounted or not (`ls`, `lsl`, `lsd`, `lsjson`, `tree`,
-//! `about`, `cat`). Each is one function from its arguments to an exit code.
+//! `about`, `cat`, `copy`, `mkdir`, `mv`, `rm`). Each is one function from its arguments to an exit code.
 
 mod about;
 mod cat;
+mod change;
+mod copy;
 mod list;
 mod list_json;
 mod moment;
@@ -18,6 +20,8 @@ use std::io::Write;
 
 pub(crate) use about::about;
 pub(crate) use cat::cat;
+pub(crate) use change::{make, remove, rename};
+pub(crate) use copy::copy;
 pub(crate) use list::{Columns, list, list_folders};
 pub(crate) use list_json::list_json;
 pub(crate) use pages::{completion, man};
@@ -27,9 +31,11 @@ pub(crate) use status::status;
 pub(crate) use tree::tree;
 pub(crate) use verify::verify;
 
+use crate::control::files::{FileAsk, FileReply, Item};
 use crate::exit;
 use crate::failure::Failure;
 use crate::launch;
+use crate::mount::Account;
 
 /// The exit code of a command, after its failure has been told.
 pub(crate) fn code(result: Result<u8, Failure>) -> u8 {
@@ -47,6 +53,19 @@ pub(crate) fn code(result: Result<u8, Failure>) -> u8 {
 pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// What is at a path of an account.
+fn about_item(account: &Account, path: &str) -> Result<Item, Failure> {
+    let mut link = account.link()?;
+    link.ask_files(FileAsk::Look {
+        path: path.to_owned(),
+        checksums: false,
+    })?;
+    match link.file_reply()? {
+        FileReply::Item { item } => Ok(item),
+        _ => Err(Failure::DaemonGone),
+    }
 }
 
 /// 0 when Mega has everything, else 10.

@@ -5,7 +5,9 @@
 //! that is not printable.
 
 mod bars;
+mod copy_bars;
 mod text;
 
 pub(crate) use bars::{Bars, Terminal, WorkBar};
+pub(crate) use copy_bars::{CopyBar, CopyBars};
 pub(crate) use text::{lines, printable, text};

@@ -46,6 +46,7 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         | Failure::BelowMountpoint { .. } => USAGE,
         Failure::UnknownRemote { .. }
         | Failure::PathNotFound { .. }
+        | Failure::NoSource { .. }
         | Failure::NotMounted { .. }
         | Failure::NoChange { .. } => NOT_FOUND,
         Failure::PasswordNeeded { .. }
@@ -69,12 +70,13 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         | Failure::StateLocked { .. }
         | Failure::InUse { .. }
         | Failure::Output { .. }
+        | Failure::LocalFile { .. }
         | Failure::StateMismatch { .. }
         | Failure::State { .. }
         | Failure::MountBusy { .. }
         | Failure::Export { .. }
         | Failure::Mount { .. } => LOCAL,
-        Failure::Relayed { code, .. } => *code,
+        Failure::Relayed { code, .. } | Failure::Partly { code, .. } => *code,
         Failure::ReaderGone => DONE,
         Failure::Interrupted
         | Failure::SetupCancelled

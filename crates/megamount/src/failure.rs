@@ -446,6 +446,36 @@ pub(crate) enum Failure {
         /// What the system said, or what is open.
         reason: String,
     },
+    /// A local file or folder that is to be copied does not exist.
+    #[error(
+        "there is no local '{path}'. A remote has a colon behind its name: 'work:{path}' would be on Mega."
+    )]
+    NoSource {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A local file cannot be read or written.
+    #[error("cannot {what} '{path}': {reason}.")]
+    LocalFile {
+        /// `read` or `write`.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said and what to do.
+        reason: String,
+    },
+    /// Some of several things were not done; each was told.
+    #[error(
+        "{count} of {all} could not be copied; the messages above say why. Start it again to copy the rest."
+    )]
+    Partly {
+        /// How many.
+        count: usize,
+        /// Of how many.
+        all: usize,
+        /// The exit code of the first.
+        code: u8,
+    },
     /// Whoever reads our output wants no more: nothing is wrong.
     #[error("the output was not read to its end.")]
     ReaderGone,

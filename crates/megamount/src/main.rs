@@ -96,5 +96,9 @@ fn run(command: &Command) -> u8 {
         Command::Tree(command) => commands::code(commands::tree(command)),
         Command::About(command) => commands::code(commands::about(command)),
         Command::Cat(command) => commands::code(commands::cat(command)),
+        Command::Copy(command) => commands::code(commands::copy(command)),
+        Command::Mkdir(command) => commands::code(commands::make(command)),
+        Command::Mv(command) => commands::code(commands::rename(command)),
+        Command::Rm(command) => commands::code(commands::remove(command)),
     }
 }

@@ -23,6 +23,7 @@ pub(super) const SHOWN: &[&str] = &[
     "api-url",
     "ca-cert",
     "config",
+    "hard-delete",
     "log-file",
     "log-level",
     "proxy",
@@ -32,7 +33,9 @@ pub(super) const SHOWN: &[&str] = &[
 ];
 
 /// The names of the commands that have [`AccountOptions`].
-pub(super) const COMMANDS: &[&str] = &["about", "cat", "ls", "lsd", "lsjson", "lsl", "tree"];
+pub(super) const COMMANDS: &[&str] = &[
+    "about", "cat", "copy", "ls", "lsd", "lsjson", "lsl", "mkdir", "mv", "rm", "tree",
+];
 
 /// `megamount ls` and `megamount lsl`.
 #[derive(Debug, Clone, Args)]
@@ -183,6 +186,102 @@ pub(crate) struct CatCommand {
     /// Print the last so many bytes
     #[arg(long, value_name = "N", conflicts_with_all = ["offset", "count"])]
     pub(crate) tail: Option<u32>,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount copy`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "As with rclone, a folder SRC copies what is in it into DST, and a file SRC goes into the folder DST. \
+    What\nDST has already, by size and time, is passed over; what is replaced goes to the rubbish bin or becomes a \
+    version.\nWithin one remote Mega makes the copies. A copy that was interrupted goes on when it is started \
+    again.\n\nExit codes: 0 all is there, 2 something could not be copied, 3 no such remote or path, 4 login \
+    refused,\n5 network, 6 local disk, 10 something is queued and not on Mega yet."
+)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "these are independent flags of a command line"
+)]
+pub(crate) struct CopyCommand {
+    /// Files and folders, local or REMOTE:PATH, and last where they go
+    #[arg(value_name = "SRC... DST", required = true, num_args = 2..)]
+    pub(crate) places: Vec<String>,
+    /// Compare by size and checksum instead of size and time
+    #[arg(short, long)]
+    pub(crate) checksum: bool,
+    /// Compare by size alone
+    #[arg(long, conflicts_with = "checksum")]
+    pub(crate) size_only: bool,
+    /// Pass over everything that exists, whatever its content
+    #[arg(long)]
+    pub(crate) ignore_existing: bool,
+    /// Say what would be copied, and copy nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Name each file that was copied
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Make folders that have nothing in them, too
+    #[arg(long)]
+    pub(crate) create_empty_src_dirs: bool,
+    /// How many files are copied at a time [default: 4, or uploads of the configuration]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub(crate) transfers: Option<u16>,
+    /// Show progress (as it does on a terminal; taken because fingers type it)
+    #[arg(short = 'P', long, hide = true)]
+    progress: bool,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount mkdir`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MakeCommand {
+    /// The folders to make
+    #[arg(value_name = "REMOTE:PATH", required = true)]
+    pub(crate) places: Vec<String>,
+    /// Also the folders they are in; one that exists is no error
+    #[arg(short, long)]
+    pub(crate) parents: bool,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount rm`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "What is removed goes to Mega's rubbish bin, with --hard-delete it is gone for good. Where the remote is \
+    mounted,\nthe mount decides. 'megamount trash' lists the bin and brings things back."
+)]
+pub(crate) struct RemoveCommand {
+    /// Files, or with -r folders
+    #[arg(value_name = "REMOTE:PATH", required = true)]
+    pub(crate) places: Vec<String>,
+    /// Folders with everything in them
+    #[arg(short, long, visible_short_alias = 'R')]
+    pub(crate) recursive: bool,
+    /// What does not exist is no error
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount mv`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Within one remote; nothing is transferred. A DST that is a folder gets SRC into it. A file that DST \
+    replaces\ngoes to the rubbish bin or becomes a version."
+)]
+pub(crate) struct MoveCommand {
+    /// What to move, and last where it goes
+    #[arg(value_name = "SRC... DST", required = true, num_args = 2..)]
+    pub(crate) places: Vec<String>,
     /// How the account is reached.
     #[command(flatten)]
     pub(crate) account: AccountOptions,

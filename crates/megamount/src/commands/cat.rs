@@ -1,5 +1,6 @@
 //! `cat`: content to standard output.
 
+use super::about_item;
 use super::list::{Out, each_of};
 use crate::cli::CatCommand;
 use crate::config::RemoteSpec;
@@ -25,10 +26,10 @@ pub(crate) fn cat(command: &CatCommand) -> Result<u8, Failure> {
             }
             Ok(())
         })?;
+        let is_file = !about_item(&account, &spec.path)?.is_folder();
         let mut link = account.link()?;
         for (path, item) in files {
-            // A place that is a file is listed as the only one of its folder.
-            let path = if spec.path.ends_with(&path) && is_file(&mut link, &spec.path)? {
+            let path = if is_file {
                 spec.path.clone()
             } else {
                 joined(&spec.path, &path)
@@ -37,17 +38,6 @@ pub(crate) fn cat(command: &CatCommand) -> Result<u8, Failure> {
         }
     }
     out.end()
-}
-
-fn is_file(link: &mut Link, path: &str) -> Result<bool, Failure> {
-    link.ask_files(FileAsk::Look {
-        path: path.to_owned(),
-        checksums: false,
-    })?;
-    match link.file_reply()? {
-        FileReply::Item { item } => Ok(!item.is_folder()),
-        _ => Err(Failure::DaemonGone),
-    }
 }
 
 /// Where to begin, and how many bytes to print at most.

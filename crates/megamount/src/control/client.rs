@@ -192,6 +192,34 @@ impl Link {
         }
     }
 
+    /// Sends a piece of content; an empty one is the end. When the other end has refused it meanwhile, its
+    /// refusal is the error.
+    pub(crate) fn send_piece(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let length = u32::try_from(bytes.len()).map_err(|_| Failure::DaemonGone)?;
+        let stream = self.stream.get_mut();
+        let sent = stream
+            .write_all(&length.to_be_bytes())
+            .and_then(|()| stream.write_all(bytes));
+        match sent {
+            Ok(()) => Ok(()),
+            Err(_) => match self.file_reply() {
+                Err(failure) => Err(failure),
+                Ok(_) => Err(Failure::DaemonGone),
+            },
+        }
+    }
+
+    /// The answers to a change, up to the last; `told` hears how many bytes of an upload Mega has.
+    pub(crate) fn until_done(&mut self, mut told: impl FnMut(u64)) -> Result<(), Failure> {
+        loop {
+            match self.file_reply()? {
+                FileReply::Progress { sent } => told(sent),
+                FileReply::Done => return Ok(()),
+                _ => return Err(Failure::DaemonGone),
+            }
+        }
+    }
+
     /// The bytes that a `bytes` reply has announced.
     pub(crate) fn bytes(&mut self, length: usize, buffer: &mut Vec<u8>) -> Result<(), Failure> {
         if length > PIECE {
@@ -280,11 +308,12 @@ fn receive(stream: &mut BufReader<UnixStream>) -> Result<Reply, Failure> {
 fn refused(code: Fault, text: String) -> Failure {
     match code {
         Fault::NotFound => Failure::NoChange { text },
-        Fault::Absent | Fault::Network | Fault::Login | Fault::Local => {
+        Fault::Absent | Fault::Network | Fault::Login | Fault::Local | Fault::Late => {
             let code = match code {
                 Fault::Absent => exit::NOT_FOUND,
                 Fault::Network => exit::NETWORK,
                 Fault::Login => exit::LOGIN,
+                Fault::Late => exit::WORK_LEFT,
                 _ => exit::LOCAL,
             };
             let text = format!("{text}.");

@@ -47,6 +47,64 @@ pub(crate) enum FileAsk {
         #[serde(default)]
         length: Option<u64>,
     },
+    /// A file from what the client sends. It appears under its name when it is complete, in place of what had
+    /// that name. Answered by `progress`, again and again, then `done`, when Mega has it.
+    Write {
+        /// The path.
+        path: String,
+        /// How many bytes it has.
+        size: u64,
+        /// Its modification time: seconds since 1970, nanoseconds.
+        mtime: (i64, u32),
+        /// Whether it may be executed.
+        #[serde(default)]
+        executable: bool,
+    },
+    /// A symbolic link, in place of a link or file of that name. Answered as `write`.
+    Link {
+        /// The path.
+        path: String,
+        /// Where it points.
+        target: String,
+        /// Its modification time.
+        mtime: (i64, u32),
+    },
+    /// A copy of a file, made by Mega where it can be. Answered as `write`.
+    Clone {
+        /// The path of the file.
+        from: String,
+        /// The path of the copy.
+        to: String,
+    },
+    /// A folder. Answered as `write`.
+    Make {
+        /// The path.
+        path: String,
+        /// Also the folders it is in; and it may exist.
+        parents: bool,
+        /// Answer before Mega has it: something will be put into it.
+        #[serde(default)]
+        at_once: bool,
+    },
+    /// A file or folder goes to the rubbish bin, or for good, as the mount is told. Answered as `write`.
+    Remove {
+        /// The path.
+        path: String,
+        /// A folder with what is in it.
+        recursive: bool,
+    },
+    /// Another name or place. Answered as `write`.
+    Rename {
+        /// The present path.
+        from: String,
+        /// The future path.
+        to: String,
+    },
+    /// Waits until Mega has what is at these paths. Answered as `write`.
+    Settle {
+        /// The paths.
+        paths: Vec<String>,
+    },
     /// The account's storage. Answered by `space`.
     Space,
 }
@@ -71,6 +129,11 @@ pub(crate) enum FileReply {
     Bytes {
         /// How many.
         length: usize,
+    },
+    /// How far an upload is.
+    Progress {
+        /// Bytes that Mega has.
+        sent: u64,
     },
     /// It is complete.
     Done,
@@ -97,6 +160,12 @@ pub(crate) struct Item {
     /// Its handle on Mega; none while Mega does not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) handle: Option<String>,
+    /// It may be executed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) executable: bool,
+    /// Mega does not have it yet as it is here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) pending: bool,
     /// The key is not known: neither name nor content can be read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) locked: bool,
@@ -140,6 +209,8 @@ impl From<mega_vfs::Item> for Item {
             size: item.size,
             mtime: (secs, nanos),
             handle: item.handle.map(|handle| handle.to_string()),
+            executable: item.is_executable,
+            pending: item.is_pending,
             locked: !item.is_readable,
             fingerprint: item.fingerprint,
             mac: item.mac.map(|mac| {

@@ -178,6 +178,8 @@ pub(crate) enum Fault {
     Login,
     /// The local disk is in the way.
     Local,
+    /// It is kept, and not on Mega yet.
+    Late,
 }
 
 /// Who is there.

@@ -248,6 +248,7 @@ async fn attend(stream: UnixStream, host: Arc<Host>) {
                     vfs: &host.vfs,
                     reader: &mut reader,
                     writer: &mut writer,
+                    is_mount: !host.hello.mountpoint.is_empty(),
                 };
                 Box::pin(files::answer(&mut talk, ask)).await
             }

@@ -16,7 +16,7 @@ use crate::control::report::{ChangeState, Report};
 /// The bars that are on the screen.
 static DRAWN: Mutex<Option<MultiProgress>> = Mutex::new(None);
 
-const UPLOAD: &str =
+pub(super) const UPLOAD: &str =
     "  {msg:36!} {bar:20} {bytes:>10} / {total_bytes:10} {bytes_per_sec:>13} {eta:>4}";
 const NAME_WIDTH: usize = 36;
 const CHECK: &str = "  {bar:30} {bytes:>10} / {total_bytes:10} {bytes_per_sec:>13} {eta:>4}";
@@ -128,18 +128,18 @@ impl Drop for Bars {
     }
 }
 
-fn lock() -> std::sync::MutexGuard<'static, Option<MultiProgress>> {
+pub(super) fn lock() -> std::sync::MutexGuard<'static, Option<MultiProgress>> {
     DRAWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn style(template: &str) -> ProgressStyle {
+pub(super) fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
 }
 
 /// The end of a long name says more than its beginning.
-fn shortened(name: &str) -> String {
+pub(super) fn shortened(name: &str) -> String {
     let length = name.chars().count();
     if length <= NAME_WIDTH {
         return name.to_owned();

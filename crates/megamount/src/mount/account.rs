@@ -25,6 +25,7 @@ use crate::failure::Failure;
 use crate::launch::Herald;
 use crate::logging;
 use crate::mountpoint;
+use crate::quantity::Span;
 
 /// A mount that has the state and no socket has none yet, or never.
 const SOCKET_COMES: Duration = Duration::from_secs(5);
@@ -32,6 +33,8 @@ const SOCKET_COMES: Duration = Duration::from_secs(5);
 const SOON: Duration = Duration::from_secs(3);
 /// How long Mega is tried for an answer, at most.
 const REACH: Duration = Duration::from_secs(15);
+/// How long changes are collected before they are sent.
+const TOGETHER: Duration = Duration::from_millis(50);
 /// Others that are served are mentioned after this.
 const MENTION: Duration = Duration::from_secs(1);
 
@@ -78,6 +81,8 @@ impl Account {
         let config = options.config.as_deref();
         let mut plan = Plan::without_mount(name, config, &options.mount, &carried)?;
         plan.settings.read_only |= need == Need::Look;
+        // Somebody waits. Not at once: what belongs together goes together.
+        plan.settings.write_back = Span(plan.settings.write_back.0.min(TOGETHER));
         start_log(&plan)?;
         let herald = Herald::at_terminal(Box::new(LoginHelp::of(&plan)));
         let began = Instant::now();

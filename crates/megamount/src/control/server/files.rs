@@ -1,12 +1,15 @@
 //! Answers what is asked about files, over the same file system that the kernel asks.
 
+mod change;
 mod read;
+mod settle;
+mod write;
 
 use std::io;
 use std::sync::Arc;
 
 use mega_api::{ApiError, ErrorClass};
-use mega_vfs::{Detail, Vfs};
+use mega_vfs::{Detail, Held, Timestamp, Vfs};
 use rustix::io::Errno;
 use tokio::io::BufReader;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -19,9 +22,10 @@ use crate::control::protocol::{Fault, Reply};
 pub(super) struct Talk<'a> {
     pub(super) vfs: &'a Arc<Vfs>,
     /// For what a client sends after its question.
-    #[expect(dead_code, reason = "nothing is sent to the account yet")]
     pub(super) reader: &'a mut BufReader<OwnedReadHalf>,
     pub(super) writer: &'a mut OwnedWriteHalf,
+    /// Whether a mount is served, where people can see and resolve what Mega refuses.
+    pub(super) is_mount: bool,
 }
 
 /// Answers one question.
@@ -38,6 +42,33 @@ pub(super) async fn answer(talk: &mut Talk<'_>, ask: FileAsk) -> io::Result<()> 
             offset,
             length,
         } => read::read(talk, &path, offset, length).await?,
+        FileAsk::Write {
+            path,
+            size,
+            mtime,
+            executable,
+        } => {
+            let meta = write::Meta {
+                size,
+                mtime: moment(mtime),
+                executable,
+            };
+            write::write(talk, &path, meta).await?
+        }
+        FileAsk::Link {
+            path,
+            target,
+            mtime,
+        } => write::link(talk, &path, &target, moment(mtime)).await?,
+        FileAsk::Clone { from, to } => write::clone(talk, &from, &to).await?,
+        FileAsk::Make {
+            path,
+            parents,
+            at_once,
+        } => change::make(talk, &path, parents, at_once).await?,
+        FileAsk::Remove { path, recursive } => change::remove(talk, &path, recursive).await?,
+        FileAsk::Rename { from, to } => change::rename(talk, &from, &to).await?,
+        FileAsk::Settle { paths } => settle::paths(talk, &paths).await?,
         FileAsk::Space => space(talk).await?,
     };
     match answered {
@@ -77,6 +108,49 @@ impl Talk<'_> {
     ) -> io::Result<T> {
         let vfs = Arc::clone(self.vfs);
         Ok(tokio::task::spawn_blocking(move || look(&vfs)).await?)
+    }
+
+    /// The folder of a path, and the name in it.
+    fn parent<'p>(&self, path: &'p str) -> Result<(Held, &'p str), Refusal> {
+        let (folder, name) = split(path);
+        if name.is_empty() {
+            return Err(Refusal {
+                code: Fault::Failed,
+                text: "the root of the account cannot be replaced, moved or removed".to_owned(),
+            });
+        }
+        match self.vfs.at(folder) {
+            Ok(held) if held.is_folder() => Ok((held, name)),
+            Ok(_) => Err(self.refusal(folder, Errno::NOTDIR)),
+            Err(errno) => Err(self.refusal(folder, errno)),
+        }
+    }
+
+    /// An errno of a change in words: there the same numbers mean other things.
+    fn change_refusal(&self, path: &str, errno: Errno) -> Refusal {
+        let failed = |text: String| Refusal {
+            code: Fault::Failed,
+            text,
+        };
+        match errno {
+            Errno::NOSPC | Errno::DQUOT if self.vfs.is_account_full() => failed(format!(
+                "'{path}' does not fit into the account: see 'megamount about'. Make room, or empty the \
+                 rubbish bin"
+            )),
+            Errno::EXIST => failed(format!("'{path}' exists already")),
+            Errno::NOTEMPTY => failed(format!("the folder '{path}' is not empty")),
+            Errno::INVAL => failed(format!("'{path}' would be moved into itself")),
+            Errno::ROFS => failed(format!(
+                "'{path}': the mount of this remote is read-only, and so are commands that go through it"
+            )),
+            Errno::NAMETOOLONG => failed(format!(
+                "the name of '{path}' is too long: Linux has 255 bytes for it"
+            )),
+            Errno::SHUTDOWN => failed(format!(
+                "'{path}': the mount of this remote is ending. Try again when it has"
+            )),
+            errno => self.refusal(path, errno),
+        }
     }
 
     /// An errno of the file system in words, about the path.
@@ -123,6 +197,10 @@ impl Talk<'_> {
             errno => refusal(Fault::Failed, format!("'{path}': {errno}")),
         }
     }
+}
+
+fn moment((secs, nanos): (i64, u32)) -> Timestamp {
+    Timestamp { secs, nanos }
 }
 
 fn detail(checksums: bool) -> Detail {

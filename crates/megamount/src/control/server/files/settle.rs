@@ -1,0 +1,152 @@
+//! Waiting until Mega has what was changed.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use mega_vfs::{SessionState, Standing};
+
+use super::{Answered, Refusal, Talk};
+use crate::control::files::FileReply;
+use crate::control::protocol::Fault;
+
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+/// How often the client is told, and noticed to have gone.
+const TELL: Duration = Duration::from_millis(200);
+/// A full account is believed after this time: a refusal may be of something else.
+const BELIEVE_FULL: Duration = Duration::from_secs(3);
+
+/// Where the waiting is.
+#[derive(PartialEq, Eq)]
+struct Place {
+    left: usize,
+    sent: u64,
+}
+
+/// Waits for what is at these paths.
+pub(super) async fn paths(talk: &mut Talk<'_>, paths: &[String]) -> Answered {
+    let mut held = Vec::new();
+    for path in paths {
+        match talk.vfs.at(path) {
+            Ok(at) => held.push(at),
+            Err(errno) => return Ok(Err(talk.refusal(path, errno))),
+        }
+    }
+    let all: Vec<_> = held.iter().map(mega_vfs::Held::ino).collect();
+    let path = paths.first().map_or("", String::as_str);
+    inodes(talk, path, all).await
+}
+
+/// Waits for these inodes; `path` is for messages. The caller holds them.
+pub(super) async fn inodes(talk: &mut Talk<'_>, path: &str, mut left: Vec<u64>) -> Answered {
+    for ino in &left {
+        talk.vfs.hasten(*ino);
+    }
+    let mut since = Instant::now();
+    let mut told = Instant::now();
+    let mut last = None;
+    let mut full_since = None;
+    loop {
+        let mut sent = 0;
+        let mut is_full = false;
+        let mut refused = None;
+        left.retain(|ino| match talk.vfs.standing(*ino) {
+            Standing::Done => false,
+            Standing::Refused(reason) => {
+                refused = Some(reason);
+                true
+            }
+            Standing::Uploading(progress) => {
+                sent += progress.sent;
+                true
+            }
+            Standing::Full => {
+                is_full = true;
+                true
+            }
+            Standing::Waiting | Standing::Sending => true,
+        });
+        if left.is_empty() {
+            return Ok(Ok(FileReply::Done));
+        }
+        if let Some(reason) = refused {
+            return Ok(Err(given_up(
+                talk,
+                path,
+                &format!("Mega refused it: {reason}"),
+            )));
+        }
+        if is_full {
+            let since = *full_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= BELIEVE_FULL {
+                return Ok(Err(given_up(
+                    talk,
+                    path,
+                    "the account is full: see 'megamount about'. Make room, or empty the rubbish bin",
+                )));
+            }
+        } else {
+            full_since = None;
+        }
+        let now = Place {
+            left: left.len(),
+            sent,
+        };
+        if last.as_ref() != Some(&now) {
+            since = Instant::now();
+            last = Some(now);
+        }
+        if since.elapsed() >= talk.vfs.timeout()
+            && let Some(refusal) = stuck(talk, path).await?
+        {
+            return Ok(Err(refusal));
+        }
+        if told.elapsed() >= TELL {
+            told = Instant::now();
+            talk.say(FileReply::Progress { sent }).await?;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Nothing moves: why, in words.
+async fn stuck(talk: &Talk<'_>, path: &str) -> io::Result<Option<Refusal>> {
+    let snapshot = talk.look(|vfs| vfs.snapshot(0, None)).await?;
+    if snapshot.session == SessionState::Dead {
+        return Ok(Some(Refusal {
+            code: Fault::Login,
+            text: format!(
+                "'{path}' is not on Mega: the session has ended. It is kept; log in again with 'megamount \
+                 login'"
+            ),
+        }));
+    }
+    let why = match snapshot.last_error {
+        Some(error) if !snapshot.is_channel_up => error.text,
+        _ => "nothing moves".to_owned(),
+    };
+    Ok(Some(Refusal {
+        code: Fault::Late,
+        text: format!(
+            "'{path}' is not on Mega yet: {why}. It is kept, and goes on with the next mount or command of \
+             this remote that changes something"
+        ),
+    }))
+}
+
+/// What will not succeed by itself. Behind a mount it is kept, for whoever looks at its status; else it is
+/// forgotten, so that the next command begins where Mega is.
+fn given_up(talk: &Talk<'_>, path: &str, reason: &str) -> Refusal {
+    let text = if talk.is_mount {
+        format!("'{path}': {reason}. It is kept: see 'megamount status'")
+    } else {
+        match talk.vfs.discard(path) {
+            Ok(_) => format!("'{path}': {reason}. Nothing was changed"),
+            Err(error) => format!("'{path}': {reason}. It is kept ({error})"),
+        }
+    };
+    Refusal {
+        code: Fault::Failed,
+        text,
+    }
+}
