@@ -381,7 +381,12 @@ fn the_end_in_the_foreground_shows_its_progress() {
     );
     let out = world.path("out");
     let running = std::thread::spawn(move || megamount_tests::sh(&out, &script));
-    wait_until("it is mounted", || !mounts(&world, &[]).1.is_empty());
+    wait_until("it is mounted", || {
+        let (_, mounts) = mounts(&world, &[]);
+        mounts
+            .first()
+            .is_some_and(|mount| mount["starting"] == false)
+    });
     let id = report(&world)["pid"].as_u64().unwrap();
     let mount = Mount::background(&world, u32::try_from(id).unwrap(), &world.path("mnt"));
     world
@@ -397,4 +402,53 @@ fn the_end_in_the_foreground_shows_its_progress() {
         assert!(drawn.contains(part), "no '{part}' in {drawn:?}");
     }
     assert!(world.content("/big").unwrap() == pattern(1, 0, 3_000_000));
+}
+
+#[test]
+fn the_first_reading_of_the_list_shows_its_progress() {
+    let world = World::new();
+    let rule = world
+        .emulator
+        .faults()
+        .add(FaultRule::new("cmd:f", FaultAction::Held));
+    let log = world.path("log");
+    let mut child = world
+        .program()
+        .args([
+            "remote:",
+            world.path("mnt").to_str().unwrap(),
+            "-f",
+            "--progress",
+        ])
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    wait_until("it says that it is starting", || {
+        let (code, mounts) = mounts(&world, &[]);
+        code == 10
+            && mounts
+                .first()
+                .is_some_and(|mount| mount["starting"] == true)
+    });
+    wait_until("the terminal says so too", || {
+        std::fs::read_to_string(&log).is_ok_and(|text| text.contains("list of files: 0 so far"))
+    });
+    let answer = world.command(&["status"]);
+    assert!(answer.text.contains("not mounted yet"), "{}", answer.text);
+    let answer = world.command(&["flush", "remote:"]);
+    assert_eq!(answer.code, 2, "{}", answer.errors);
+    assert!(
+        answer.errors.contains("still coming up"),
+        "{}",
+        answer.errors
+    );
+    world.emulator.faults().remove(rule);
+    // The same connection goes on when the mount is up.
+    let answer = world.command(&["status", "--wait"]);
+    assert_eq!(answer.code, 0, "{answer:?}");
+    let mount = Mount::background(&world, child.id(), &world.path("mnt"));
+    wait_until("it is mounted", || report(&world)["starting"] == false);
+    assert_eq!(report(&world)["loading"], Value::Null);
+    mount.unmount();
+    child.wait().unwrap();
 }

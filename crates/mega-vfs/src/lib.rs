@@ -50,6 +50,7 @@ pub use status::{
     SessionState, Snapshot, Stage, Where,
 };
 pub use stop::{Left, Status};
+pub use tree_load::Loading;
 pub use types::{
     Attr, DirEntry, Entry, FileKind, FsyncMode, KernelNotifier, Lookup, OpResult, OpenMode, Opened,
     RenameMode, SetAttr, StatFs, Timestamp, Versions, VfsConfig, WriteAt,

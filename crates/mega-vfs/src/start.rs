@@ -62,7 +62,7 @@ impl Vfs {
     ) -> Result<Arc<Self>, StartError> {
         let is_first = store.roots()?.is_none() || store.seqno()?.is_none();
         if is_first {
-            crate::tree_load::load(&store, &api).await?;
+            crate::tree_load::load(&store, &api, &config.loading).await?;
         }
         let roots = store.roots()?.ok_or(StartError::NoRoot)?;
         let session = api.session().ok_or(ApiError::NoSession)?;

@@ -54,6 +54,8 @@ pub struct Snapshot {
     pub is_read_only: bool,
     /// The mount is ending: no more changes are taken.
     pub is_ending: bool,
+    /// The whole tree is being read again, and so many files and folders have come.
+    pub loading: Option<u64>,
 }
 
 /// How many changes there are, by what becomes of them.
@@ -436,6 +438,7 @@ impl Vfs {
             broken: shared.store.poisoned().map(str::to_owned),
             is_read_only: shared.config.read_only,
             is_ending: shared.is_stopping(),
+            loading: shared.config.loading.nodes(),
         }
     }
 }

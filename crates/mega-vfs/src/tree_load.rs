@@ -1,6 +1,7 @@
 //! Fetching the whole tree: the first start, and when the event position is too old.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mega_api::{Api, ApiError};
 use mega_proto::TreeItem;
@@ -11,8 +12,46 @@ use crate::remote::BREATH;
 use crate::shared::Shared;
 use crate::start::StartError;
 
+/// How far a load of the whole tree is. It may be looked at from any thread, before there is a file system too.
+#[derive(Debug, Default)]
+pub struct Loading {
+    is_running: AtomicBool,
+    nodes: AtomicU64,
+}
+
+impl Loading {
+    /// Files and folders that have come so far; none while nothing is loaded. How many will come is not known.
+    #[must_use]
+    pub fn nodes(&self) -> Option<u64> {
+        self.is_running
+            .load(Ordering::Acquire)
+            .then(|| self.nodes.load(Ordering::Relaxed))
+    }
+
+    fn begin(&self) -> Running<'_> {
+        self.nodes.store(0, Ordering::Relaxed);
+        self.is_running.store(true, Ordering::Release);
+        Running(self)
+    }
+}
+
+/// Until dropped, something is loaded.
+struct Running<'a>(&'a Loading);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.is_running.store(false, Ordering::Release);
+    }
+}
+
 /// Streams the tree into the store in bounded memory; the old truth stays until all of it is there.
-pub(crate) async fn load(store: &Arc<Store>, api: &Api) -> Result<Option<Replaced>, StartError> {
+pub(crate) async fn load(
+    store: &Arc<Store>,
+    api: &Api,
+    loading: &Arc<Loading>,
+) -> Result<Option<Replaced>, StartError> {
+    let running = loading.begin();
+    let counter = Arc::clone(loading);
     let loader = Arc::new(std::sync::Mutex::new(Some(store.begin_load()?)));
     let sink_loader = Arc::clone(&loader);
     let end = api
@@ -29,6 +68,7 @@ pub(crate) async fn load(store: &Arc<Store>, api: &Api) -> Result<Option<Replace
                         loader.share(share)?;
                     }
                     loader.node(row_from_raw(&raw))?;
+                    counter.nodes.fetch_add(1, Ordering::Relaxed);
                 }
                 TreeItem::OwnShareKey(key) => {
                     let mut share = ShareRow::new(key.handle, ShareKind::OwnKey, key.key);
@@ -55,7 +95,9 @@ pub(crate) async fn load(store: &Arc<Store>, api: &Api) -> Result<Option<Replace
     let Some(loader) = loader else {
         return Ok(None);
     };
-    Ok(Some(blocking(move || loader.finish(&sn)).await?))
+    let replaced = blocking(move || loader.finish(&sn)).await?;
+    drop(running);
+    Ok(Some(replaced))
 }
 
 /// Runs what takes long on a thread that may wait.
@@ -74,7 +116,7 @@ impl Shared {
         tracing::warn!("too far behind the event stream, fetching the tree again");
         // Nothing of ours may be sent between the request and the swap.
         let guard = self.gate.lock().await;
-        let replaced = load(&self.store, &self.api).await?;
+        let replaced = load(&self.store, &self.api, &self.config.loading).await?;
         let told = self.reload_shares(&mut self.lock());
         self.notify(told.map_err(StartError::Local)?);
         self.adopt_known().map_err(StartError::Local)?;

@@ -1,9 +1,12 @@
 //! What the adaptor and the file system say to each other: plain values, no kernel library types.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
+
+use crate::tree_load::Loading;
 
 /// Result of an operation; the error goes to the application as it is.
 pub type OpResult<T> = Result<T, Errno>;
@@ -284,6 +287,8 @@ pub struct VfsConfig {
     pub sub_path: String,
     /// How many directory entries may be kept decrypted in memory.
     pub entry_budget: usize,
+    /// Told how far a load of the whole tree is.
+    pub loading: Arc<Loading>,
 }
 
 impl Default for VfsConfig {
@@ -304,6 +309,7 @@ impl Default for VfsConfig {
             timeout: Duration::from_secs(60),
             sub_path: String::new(),
             entry_budget: 200_000,
+            loading: Arc::default(),
         }
     }
 }

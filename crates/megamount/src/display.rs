@@ -8,6 +8,6 @@ mod bars;
 mod copy_bars;
 mod text;
 
-pub(crate) use bars::{Bars, Terminal, WorkBar};
+pub(crate) use bars::{Bars, Spinner, Terminal, WorkBar};
 pub(crate) use copy_bars::{CopyBar, CopyBars};
 pub(crate) use text::{lines, printable, text};

@@ -44,6 +44,7 @@ option_variables!(
     LOG_FORMAT,
     LOG_LEVEL,
     MEMORY,
+    PROGRESS,
     PROXY,
     READ_ONLY,
     STATE_DIR,

@@ -19,6 +19,7 @@ use mega_crypto::Secret;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::display::Spinner;
 use crate::env_vars as env;
 use crate::exit;
 use crate::failure::Failure;
@@ -46,6 +47,7 @@ enum Report {
     Mounted,
     Failed { code: u8, text: String },
     Note(String),
+    Progress(String),
     Ask(Question),
 }
 
@@ -124,6 +126,7 @@ pub(crate) fn into_background(answerer: &dyn Answerer, log: &Path) -> Result<Sid
 fn attend(stream: UnixStream, answerer: &dyn Answerer, log: &Path) -> u8 {
     let mut lines = BufReader::new(&stream);
     let mut line = String::new();
+    let mut spinner = Spinner::default();
     loop {
         line.clear();
         let length = lines.read_line(&mut line).unwrap_or(0);
@@ -137,6 +140,7 @@ fn attend(stream: UnixStream, answerer: &dyn Answerer, log: &Path) -> u8 {
                 return code;
             }
             Some(Report::Note(text)) => complain(&text),
+            Some(Report::Progress(text)) => spinner.show(&text),
             Some(Report::Ask(question)) => {
                 let answer = match answerer.answer(question) {
                     Ok(secret) => Answer::Given(secret.expose().to_owned()),
@@ -227,6 +231,14 @@ impl Herald {
         match &*self.inner {
             Inner::Terminal(_) => complain(text),
             Inner::Parent { .. } => self.report(&Report::Note(text.to_owned())),
+        }
+    }
+
+    /// Shows how far the start is, in the place of what was shown before.
+    pub(crate) fn progress(&self, spinner: &mut Spinner, text: &str) {
+        match &*self.inner {
+            Inner::Terminal(_) => spinner.show(text),
+            Inner::Parent { .. } => self.report(&Report::Progress(text.to_owned())),
         }
     }
 

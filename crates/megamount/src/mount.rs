@@ -20,7 +20,6 @@ use mega_vfs::{Left, Vfs};
 use crate::cli::{LogLevel, MountCommand};
 use crate::control::protocol::{Hello, MOST_CHANGES};
 use crate::control::report::{Form, Report};
-use crate::control::server::Control;
 use crate::display::Bars;
 use crate::exit;
 use crate::failure::Failure;
@@ -119,16 +118,16 @@ fn serve(plan: Plan, herald: &Herald) -> Result<u8, Failure> {
 async fn mount_and_wait(plan: Plan, herald: &Herald) -> Result<u8, Failure> {
     let mut signals = Signals::listen()?;
     let plan = std::sync::Arc::new(plan);
+    let hello = hello(&plan);
     let mut mounted = tokio::select! {
-        mounted = Box::pin(bring_up::bring_up(&plan, herald)) => mounted?,
+        mounted = Box::pin(bring_up::bring_up(&plan, herald, hello.clone())) => mounted?,
         () = signals.next() => return Err(Failure::Interrupted),
         () = herald.abandoned() => return Err(Failure::Interrupted),
     };
     let place = plan.mountpoint.display();
     tracing::info!(mountpoint = %place, remote = %plan.remote.name, "mounted");
-    let hello = hello(&plan);
     show_status(&mounted.vfs, hello.clone());
-    let control = Control::serve(&mounted.vfs, hello.clone(), &plan.paths.state_dir);
+    mounted.control.ready(&mounted.vfs);
     notify::notify(State::Ready(&format!("Mounted at {place}")));
     herald.mounted();
 
@@ -148,7 +147,7 @@ async fn mount_and_wait(plan: Plan, herald: &Herald) -> Result<u8, Failure> {
             never = shown => match never {},
         }
     };
-    control.end(left.changes).await;
+    mounted.control.end(left.changes).await;
     Ok(take_leave(&left, herald))
 }
 

@@ -180,6 +180,11 @@ layer! {
         #[arg(long, env = env::STATE_DIR, hide_env = true, help_heading = "Program",
             value_name = "DIR")]
         state_dir: PathBuf,
+        /// Show how far the first reading of the account's list of files is
+        #[arg(short = 'P', long, env = env::PROGRESS, hide_env = true, help_heading = "Program",
+            num_args = 0..=1, require_equals = true, default_missing_value = "true",
+            value_name = "BOOL")]
+        progress: Switch,
         /// Append the log to this file
         #[arg(long, env = env::LOG_FILE, hide_env = true, help_heading = "Program",
             value_name = "FILE")]
@@ -332,6 +337,7 @@ pub(crate) struct Settings {
     pub(crate) proxy: Option<String>,
     pub(crate) ca_cert: Option<PathBuf>,
     pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) progress: bool,
     pub(crate) log_file: Option<PathBuf>,
     pub(crate) log_level: Option<LogLevel>,
     pub(crate) log_format: LogFormat,
@@ -374,6 +380,7 @@ impl MountOptions {
             proxy: self.proxy,
             ca_cert: self.ca_cert,
             state_dir: self.state_dir,
+            progress: yes(self.progress),
             log_file: self.log_file,
             log_level: self.log_level,
             log_format: self.log_format.unwrap_or_default(),

@@ -214,7 +214,6 @@ const IDLE_SWITCHES: &[&str] = &[
     "no-seek",
     "noappledouble",
     "noapplexattr",
-    "progress",
     "rc",
     "rc-no-auth",
     "stats-one-line",
@@ -284,7 +283,7 @@ pub(crate) fn translate(
                 b"-vv" => louder += 2,
                 b"-vvv" => louder += 3,
                 b"-q" => quiet = true,
-                b"-P" | b"-l" => done.ignored.push(arg.to_string_lossy().into_owned()),
+                b"-l" => done.ignored.push(arg.to_string_lossy().into_owned()),
                 [b'-', b'o', attached @ ..] => {
                     let list = OsStr::from_bytes(attached).to_owned();
                     let list = if list.is_empty() {

@@ -89,9 +89,9 @@ fn watch(command: &StatusCommand, links: &mut Vec<Link>, most: usize) -> Result<
         let is_safe = reports.iter().all(|report| report.safe);
         let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
         // What Mega has refused waits for the user, not for time.
-        let is_stuck = reports
-            .iter()
-            .all(|report| report.queue.changes == report.queue.failed || report.read_only);
+        let is_stuck = reports.iter().all(|report| {
+            !report.starting && (report.queue.changes == report.queue.failed || report.read_only)
+        });
         if command.wait && (is_safe || is_stuck || is_late) {
             drop(bars);
             show(command, &reports);

@@ -58,10 +58,16 @@ pub(crate) struct Report {
     pub(crate) cache: ReportedCache,
     /// Nothing is read from Mega for so many seconds: the transfer quota is used up.
     pub(crate) downloads_blocked_seconds: Option<u64>,
+    /// The account's whole list of files is being read, and so many have come; none otherwise.
+    #[serde(default)]
+    pub(crate) loading: Option<u64>,
+    /// It has not been mounted yet: the list is read for the first time.
+    #[serde(default)]
+    pub(crate) starting: bool,
 }
 
 /// How many changes there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Queue {
     /// All that are not on Mega.
     pub(crate) changes: usize,
@@ -204,6 +210,30 @@ impl Report {
             }),
             cache: ReportedCache { used, limit },
             downloads_blocked_seconds: snapshot.no_downloads_for.map(|left| left.as_secs()),
+            loading: snapshot.loading,
+            starting: false,
+        }
+    }
+
+    /// What there is to tell before `mount` answers.
+    pub(crate) fn starting(mount: Hello, loading: Option<u64>) -> Self {
+        Self {
+            mount,
+            // What an earlier run has left is not known yet.
+            safe: false,
+            read_only: false,
+            ending: false,
+            events_up: false,
+            session_dead: false,
+            broken: None,
+            queue: Queue::default(),
+            changes: vec![],
+            last_error: None,
+            quota: None,
+            cache: ReportedCache { used: 0, limit: 0 },
+            downloads_blocked_seconds: None,
+            loading,
+            starting: true,
         }
     }
 }
@@ -290,6 +320,8 @@ pub(crate) mod tests {
             quota: None,
             cache: ReportedCache { used: 0, limit: 10 },
             downloads_blocked_seconds: None,
+            loading: None,
+            starting: false,
         }
     }
 

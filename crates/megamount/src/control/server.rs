@@ -7,11 +7,11 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mega_proto::b64;
-use mega_vfs::{Exported, ResolveError, Vfs};
+use mega_vfs::{Exported, Loading, ResolveError, Vfs};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
@@ -48,7 +48,9 @@ pub(crate) struct Control {
 /// What the connections share.
 #[derive(Debug)]
 struct Host {
-    vfs: Arc<Vfs>,
+    /// Empty while the mount is coming up.
+    vfs: OnceLock<Arc<Vfs>>,
+    loading: Arc<Loading>,
     hello: Hello,
     ended: watch::Receiver<Option<usize>>,
 }
@@ -56,7 +58,15 @@ struct Host {
 impl Control {
     /// Listens for commands about `vfs`. The caller has the lock of `state_dir`.
     pub(crate) fn serve(vfs: &Arc<Vfs>, hello: Hello, state_dir: &Path) -> Self {
-        let mut control = Self::private(vfs, hello);
+        let control = Self::starting(Arc::default(), hello, state_dir);
+        control.ready(vfs);
+        control
+    }
+
+    /// Listens before there is a file system; until [`Control::ready`] it tells no more than how far `loading` is.
+    /// The caller has the lock of `state_dir`.
+    pub(crate) fn starting(loading: Arc<Loading>, hello: Hello, state_dir: &Path) -> Self {
+        let mut control = Self::silent(loading, hello);
         match listen(&control.host.hello.remote, state_dir) {
             Ok((socket, listener)) => {
                 let host = Arc::clone(&control.host);
@@ -70,11 +80,24 @@ impl Control {
         control
     }
 
+    /// The file system is up.
+    pub(crate) fn ready(&self, vfs: &Arc<Vfs>) {
+        // It comes up once.
+        let _ = self.host.vfs.set(Arc::clone(vfs));
+    }
+
     /// For this process alone.
     pub(crate) fn private(vfs: &Arc<Vfs>, hello: Hello) -> Self {
+        let control = Self::silent(Arc::default(), hello);
+        control.ready(vfs);
+        control
+    }
+
+    fn silent(loading: Arc<Loading>, hello: Hello) -> Self {
         let (ended, ended_receiver) = watch::channel(None);
         let host = Arc::new(Host {
-            vfs: Arc::clone(vfs),
+            vfs: OnceLock::new(),
+            loading,
             hello,
             ended: ended_receiver,
         });
@@ -231,7 +254,15 @@ async fn attend(stream: UnixStream, host: Arc<Host>) {
             }
         };
         let Ok(Ok(Some(line))) = line else { return };
-        let is_served = match protocol::parse_request(&line) {
+        let request = protocol::parse_request(&line);
+        let Some(vfs) = host.vfs.get() else {
+            let reply = request.map_or_else(|reply| reply, |ask| too_early(&host, &ask));
+            if send(&mut writer, &reply).await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let is_served = match request {
             Ok(Ask::End) => {
                 let left = tokio::select! {
                     left = until_end(&mut ended) => left,
@@ -242,21 +273,21 @@ async fn attend(stream: UnixStream, host: Arc<Host>) {
                 let _ = send(&mut writer, &Reply::Ended { left }).await;
                 return;
             }
-            Ok(Ask::Export { path }) => export(&host, &path, &mut writer).await,
+            Ok(Ask::Export { path }) => export(vfs, &path, &mut writer).await,
             Ok(Ask::Files { ask }) => {
                 let mut talk = files::Talk {
-                    vfs: &host.vfs,
+                    vfs,
                     reader: &mut reader,
                     writer: &mut writer,
                     is_mount: !host.hello.mountpoint.is_empty(),
                 };
                 Box::pin(files::answer(&mut talk, ask)).await
             }
-            Ok(Ask::Verify { path }) => verify::verify(&host.vfs, &path, &mut writer).await,
+            Ok(Ask::Verify { path }) => verify::verify(vfs, &path, &mut writer).await,
             Ok(ask) => {
-                let host = Arc::clone(&host);
+                let (host, vfs) = (Arc::clone(&host), Arc::clone(vfs));
                 // The file system's locks are waited for here, not on a thread of its operations.
-                match tokio::task::spawn_blocking(move || answer(&host, ask)).await {
+                match tokio::task::spawn_blocking(move || answer(&host, &vfs, ask)).await {
                     Ok(reply) => send(&mut writer, &reply).await,
                     Err(_) => return,
                 }
@@ -295,9 +326,26 @@ async fn send(writer: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
     }
 }
 
+/// The answer while the mount is coming up.
+fn too_early(host: &Host, ask: &Ask) -> Reply {
+    match ask {
+        Ask::Hello => Reply::Hello(host.hello.clone()),
+        Ask::Status { .. } => {
+            let report = Report::starting(host.hello.clone(), host.loading.nodes());
+            Reply::Status(Box::new(report))
+        }
+        _ => Reply::Error {
+            code: Fault::Busy,
+            text:
+                "it is still coming up: the account's list of files is being read. Try again in a \
+                   moment; 'megamount status' says how far it is"
+                    .to_owned(),
+        },
+    }
+}
+
 /// Answers what has one answer.
-fn answer(host: &Host, ask: Ask) -> Reply {
-    let vfs = &host.vfs;
+fn answer(host: &Host, vfs: &Arc<Vfs>, ask: Ask) -> Reply {
     match ask {
         Ask::Status { most, mark } => {
             let snapshot = vfs.snapshot(most.min(MOST_CHANGES), mark);
@@ -321,8 +369,8 @@ fn answer(host: &Host, ask: Ask) -> Reply {
     }
 }
 
-async fn export(host: &Host, path: &str, writer: &mut OwnedWriteHalf) -> io::Result<()> {
-    let mut export = match host.vfs.export(path) {
+async fn export(vfs: &Arc<Vfs>, path: &str, writer: &mut OwnedWriteHalf) -> io::Result<()> {
+    let mut export = match vfs.export(path) {
         Ok(export) => export,
         Err(error) => return send(writer, &refusal(&error)).await,
     };

@@ -4,8 +4,9 @@
 //! writes through [`Terminal`]. Where standard error is no terminal nothing is drawn.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing_subscriber::fmt::MakeWriter;
@@ -20,6 +21,8 @@ pub(super) const UPLOAD: &str =
     "  {msg:36!} {bar:20} {bytes:>10} / {total_bytes:10} {bytes_per_sec:>13} {eta:>4}";
 const NAME_WIDTH: usize = 36;
 const CHECK: &str = "  {bar:30} {bytes:>10} / {total_bytes:10} {bytes_per_sec:>13} {eta:>4}";
+/// How often progress is told where it cannot be drawn.
+const NOW_AND_THEN: Duration = Duration::from_secs(10);
 /// Uploads that are shown.
 const MOST: usize = 12;
 
@@ -110,6 +113,42 @@ impl WorkBar {
     /// Runs `print` while the bar is off the screen.
     pub(crate) fn aside(&self, print: impl FnOnce()) {
         self.0.suspend(print);
+    }
+}
+
+/// One line that says how far something is whose end is not known, until dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Spinner {
+    bar: Option<ProgressBar>,
+    said: Option<Instant>,
+}
+
+impl Spinner {
+    /// Shows `text` in the place of what was there. Where standard error is no terminal it is a line now and then.
+    pub(crate) fn show(&mut self, text: &str) {
+        if !io::stderr().is_terminal() {
+            if self.said.is_none_or(|said| said.elapsed() >= NOW_AND_THEN) {
+                self.said = Some(Instant::now());
+                crate::launch::complain(text);
+            }
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+            *lock() = Some(all.clone());
+            all.add(ProgressBar::no_length().with_style(style("{spinner} {wide_msg}")))
+        });
+        bar.set_message(text.to_owned());
+        bar.tick();
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+            *lock() = None;
+        }
     }
 }
 

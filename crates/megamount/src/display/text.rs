@@ -12,6 +12,9 @@ const LABEL: usize = 12;
 /// Everything a report says, several lines.
 pub(crate) fn text(report: &Report) -> String {
     let mut out = format!("{}\n", headline(report));
+    if report.starting {
+        return out;
+    }
     let queue = report.queue;
     let mut line = |label: &str, value: &str| {
         let _ = writeln!(out, "  {label:LABEL$} {value}");
@@ -55,7 +58,13 @@ pub(crate) fn text(report: &Report) -> String {
             &format!("none for {left}: the transfer quota is used up"),
         );
     }
-    if !report.events_up {
+    if let Some(nodes) = report.loading {
+        let read = counted(usize::try_from(nodes).unwrap_or(usize::MAX), "entry");
+        line(
+            "Catching up",
+            &format!("the whole list of files is read again: {read} so far"),
+        );
+    } else if !report.events_up {
         line(
             "Offline",
             "Mega cannot be reached: changes made elsewhere are not seen, ours wait",
@@ -99,6 +108,12 @@ pub(super) fn headline(report: &Report) -> String {
     let mount = &report.mount;
     let what = format!("{}:{}", mount.remote, printable(&mount.path));
     let place = printable(&mount.mountpoint);
+    if report.starting {
+        let read = report.loading.map_or_else(String::new, |nodes| {
+            format!(", {nodes} files and folders of its list have come")
+        });
+        return format!("{what} at {place}: not mounted yet{read}");
+    }
     let mode = match (report.ending, report.read_only) {
         (true, _) => ", unmounted",
         (false, true) => ", read-only",

@@ -174,7 +174,12 @@ impl Here {
             .thread_name("megamount")
             .build()
             .map_err(|e| Failure::Other(format!("cannot start threads: {e}.")))?;
-        let started = runtime.block_on(Box::pin(bring_up::start(&plan, herald, store)))?;
+        let started = runtime.block_on(Box::pin(bring_up::start(
+            &plan,
+            herald,
+            store,
+            Arc::default(),
+        )))?;
         let mut here = Self {
             runtime,
             started: Some(started),

@@ -10,7 +10,7 @@ use mega_api::{Api, ApiConfig};
 use mega_emulator::Emulator;
 use mega_store::{LockHolder, StatePaths, Store, StoreError, StoreOptions};
 use mega_transfer::{MemoryBudget, TransferLimits, Verify};
-use mega_vfs::{Vfs, VfsConfig};
+use mega_vfs::{Loading, Vfs, VfsConfig};
 use tokio::runtime::Handle;
 use url::Url;
 
@@ -19,10 +19,14 @@ use super::{login, translate};
 use crate::adaptor::{Adaptor, Notices};
 use crate::cli::{CacheMode, FsyncMode, VerifyMode, VersionsMode};
 use crate::config::RemoteKind;
+use crate::control::protocol::Hello;
+use crate::control::server::Control;
 use crate::demo;
+use crate::display::Spinner;
 use crate::failure::Failure;
 use crate::launch::Herald;
 use crate::mountpoint::{self, Attachment};
+use crate::notify::{self, State};
 
 /// Two loops of fuser: limits.md section 4, point 1.
 const KERNEL_LOOPS: usize = 2;
@@ -35,6 +39,8 @@ const FIRST_ANSWER: Duration = Duration::from_secs(20);
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// A start that takes longer is explained at the terminal.
 const LONG: Duration = Duration::from_secs(3);
+/// How often the progress of a start is shown.
+const SHOWING: Duration = Duration::from_millis(200);
 /// Our part of the packets that our own commands cause, one per state directory.
 const CLIENT_ID: &str = "program.client_id";
 /// Memory of one directory entry, roughly: names, attributes, keys.
@@ -46,6 +52,8 @@ pub(super) struct Mounted {
     pub(super) vfs: Arc<Vfs>,
     /// Its place in the tree.
     pub(super) attachment: Attachment,
+    /// Where it is asked about.
+    pub(super) control: Control,
     /// Never dropped: fuser would unmount whatever is at the path by then, were it ours or not.
     _session: ManuallyDrop<BackgroundSession>,
     /// The server of `demo:`, which ends last.
@@ -65,13 +73,20 @@ pub(super) struct Started {
 }
 
 /// Brings everything up, in order. Nothing is left mounted after an error.
-pub(super) async fn bring_up(plan: &Arc<Plan>, herald: &Herald) -> Result<Mounted, Failure> {
+pub(super) async fn bring_up(
+    plan: &Arc<Plan>,
+    herald: &Herald,
+    hello: Hello,
+) -> Result<Mounted, Failure> {
     let store = open_store(plan, herald).await?;
-    let Started { vfs, demo, .. } = start(plan, herald, store).await?;
+    let loading = Arc::default();
+    let control = Control::starting(Arc::clone(&loading), hello, &plan.paths.state_dir);
+    let Started { vfs, demo, .. } = start(plan, herald, store, loading).await?;
     match attach(plan, &vfs).await {
         Ok((attachment, session)) => Ok(Mounted {
             vfs,
             attachment,
+            control,
             _session: session,
             _demo: demo,
         }),
@@ -87,6 +102,7 @@ pub(super) async fn start(
     plan: &Arc<Plan>,
     herald: &Herald,
     store: Store,
+    loading: Arc<Loading>,
 ) -> Result<Started, Failure> {
     let store = Arc::new(store);
     let demo = start_demo(plan)?;
@@ -108,13 +124,12 @@ pub(super) async fn start(
     login::allow_relogin(plan, &store, &api);
     login::complete(plan, &store, &api).await?;
 
-    let started = Vfs::start(
-        Arc::clone(&store),
-        api.clone(),
-        vfs_config(plan),
-        limits(plan),
-    );
-    let vfs = patiently(herald, started)
+    let config = VfsConfig {
+        loading: Arc::clone(&loading),
+        ..vfs_config(plan)
+    };
+    let started = Vfs::start(Arc::clone(&store), api.clone(), config, limits(plan));
+    let vfs = patiently(herald, plan.settings.progress, &loading, started)
         .await
         .map_err(|e| translate::start(plan, &shown, &e))?;
     Ok(Started {
@@ -125,14 +140,34 @@ pub(super) async fn start(
     })
 }
 
-/// Waits for `start`, and says why when it takes long.
-async fn patiently<T>(herald: &Herald, start: impl Future<Output = T>) -> T {
+/// Waits for `start`, and says why when it takes long, or with `--progress` how far it is.
+async fn patiently<T>(
+    herald: &Herald,
+    shows_progress: bool,
+    loading: &Loading,
+    start: impl Future<Output = T>,
+) -> T {
     let mut start = Box::pin(start);
-    match tokio::time::timeout(LONG, start.as_mut()).await {
-        Ok(started) => started,
-        Err(_) => {
+    let mut spinner = Spinner::default();
+    let began = tokio::time::Instant::now();
+    let mut is_told = false;
+    loop {
+        if let Ok(started) = tokio::time::timeout(SHOWING, start.as_mut()).await {
+            return started;
+        }
+        let Some(nodes) = loading.nodes() else {
+            continue;
+        };
+        let text = format!(
+            "reading the account's list of files: {nodes} so far, {} s",
+            began.elapsed().as_secs()
+        );
+        notify::notify(State::Status(&text));
+        if shows_progress {
+            herald.progress(&mut spinner, &text);
+        } else if !is_told && began.elapsed() >= LONG {
+            is_told = true;
             herald.note("reading the account's list of files for the first time ...");
-            start.await
         }
     }
 }
@@ -266,6 +301,7 @@ fn vfs_config(plan: &Plan) -> VfsConfig {
         timeout: settings.timeout.0,
         sub_path: plan.sub_path.clone(),
         entry_budget: usize::try_from(settings.memory.0 / 4 / ENTRY_BYTES).unwrap_or(usize::MAX),
+        loading: Arc::default(),
     }
 }
 
