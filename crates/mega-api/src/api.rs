@@ -31,6 +31,8 @@ pub(crate) struct Inner {
     pub(crate) joint: Joint,
     /// Until when the service has no transfer quota for us.
     pub(crate) no_downloads_before: Mutex<Option<Instant>>,
+    /// Seconds that our clock was ahead of the service's.
+    pub(crate) clock_skew: Mutex<Option<i64>>,
 }
 
 impl Api {
@@ -50,6 +52,7 @@ impl Api {
             readers: Semaphore::new(READERS),
             joint: Joint::default(),
             no_downloads_before: Mutex::new(None),
+            clock_skew: Mutex::new(None),
         })))
     }
 

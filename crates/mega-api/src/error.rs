@@ -70,6 +70,13 @@ pub enum ApiError {
     /// Wrong e-mail address or password; the service does not say which.
     #[error("wrong e-mail address or password")]
     WrongPassword,
+    /// There is no account of that e-mail address; the service says so for some addresses.
+    #[error("there is no such account")]
+    UnknownUser,
+    /// Wrong e-mail address or password, of an account of version 1 and with a password beyond ASCII, which
+    /// programs derive in different ways: all that are known were tried.
+    #[error("wrong e-mail address or password")]
+    OldPassword,
     /// The account needs a two-factor code and none was given.
     #[error("the account needs a two-factor code")]
     TwoFactorNeeded,
@@ -194,6 +201,8 @@ impl ApiError {
             Self::OutcomeUnknown(cause) => cause.code(),
             Self::Config(_)
             | Self::WrongPassword
+            | Self::UnknownUser
+            | Self::OldPassword
             | Self::TwoFactorNeeded
             | Self::TwoFactorWrong
             | Self::TwoFactorSource(_)
@@ -218,6 +227,8 @@ impl ApiError {
         match self {
             Self::Config(_)
             | Self::WrongPassword
+            | Self::UnknownUser
+            | Self::OldPassword
             | Self::TwoFactorNeeded
             | Self::TwoFactorWrong
             | Self::TwoFactorSource(_)
@@ -245,6 +256,8 @@ impl ApiError {
         match self {
             Self::Config(_) => ErrorClass::Usage,
             Self::WrongPassword
+            | Self::UnknownUser
+            | Self::OldPassword
             | Self::TwoFactorNeeded
             | Self::TwoFactorWrong
             | Self::TwoFactorSource(_) => ErrorClass::Credentials,

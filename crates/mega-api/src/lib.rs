@@ -11,6 +11,7 @@
 mod api;
 mod backoff;
 mod calls;
+mod clock;
 mod config;
 mod error;
 mod events;

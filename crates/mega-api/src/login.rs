@@ -67,7 +67,7 @@ impl Api {
     /// with a second factor.
     ///
     /// # Errors
-    /// [`ApiError::WrongPassword`], [`ApiError::TwoFactorNeeded`], [`ApiError::TwoFactorWrong`],
+    /// [`ApiError::WrongPassword`], [`ApiError::UnknownUser`], [`ApiError::OldPassword`], [`ApiError::TwoFactorNeeded`], [`ApiError::TwoFactorWrong`],
     /// [`ApiError::Unconfirmed`], [`ApiError::Blocked`], or what the network does.
     pub async fn login(&self, credentials: &Credentials) -> Result<Session, ApiError> {
         let session = Box::pin(self.log_in(credentials)).await?;
@@ -81,7 +81,13 @@ impl Api {
         let prelogin = Command::Prelogin {
             user: email.clone(),
         };
-        let reply = self.anonymous(prelogin).await.map_err(login_error)?;
+        let reply = self
+            .anonymous(prelogin)
+            .await
+            .map_err(|error| match error {
+                ApiError::Refused(ErrorCode::NotFound) => ApiError::UnknownUser,
+                other => login_error(other),
+            })?;
         let prelogin = Prelogin::from_value(&reply).ok_or(ApiError::BadReply("us0"))?;
         let password = credentials.password.clone();
         match prelogin.version {
@@ -92,7 +98,10 @@ impl Api {
                     // Third-party clients made such accounts with another derivation (protocol/02 section 3).
                     Err(ApiError::WrongPassword) if !is_ascii => {
                         let second = proof_v1(&email, &password, password_key_v1_utf8).await?;
-                        self.attempt(&email, second, credentials).await
+                        match self.attempt(&email, second, credentials).await {
+                            Err(ApiError::WrongPassword) => Err(ApiError::OldPassword),
+                            done => done,
+                        }
                     }
                     done => done,
                 }

@@ -367,6 +367,7 @@ impl Api {
                 request = request.header(hashcash::HEADER, solution);
             }
             let response = http::send(request, idle).await.map_err(Trouble::lost)?;
+            self.note_clock(response.headers());
             if let Some(challenge) = hashcash::challenge(&response) {
                 if challenges == hashcash::ROUNDS {
                     return Err(Trouble {

@@ -419,6 +419,13 @@ impl Vfs {
             })
     }
 
+    /// Whose account it is, and what Mega says of our session.
+    pub async fn ask_who(&self) -> (String, Result<(), ApiError>) {
+        let session = self.shared.api.session();
+        let handle = session.map_or(String::new(), |session| session.user.to_string());
+        (handle, self.shared.api.user_data().await.map(drop))
+    }
+
     /// Asks Mega for the account's storage.
     ///
     /// # Errors

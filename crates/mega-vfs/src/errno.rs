@@ -54,6 +54,8 @@ fn api_errno(error: &ApiError) -> Errno {
         ApiError::SessionDead
         | ApiError::NoSession
         | ApiError::WrongPassword
+        | ApiError::UnknownUser
+        | ApiError::OldPassword
         | ApiError::TwoFactorNeeded
         | ApiError::TwoFactorWrong
         | ApiError::TwoFactorSource(_)

@@ -29,7 +29,8 @@ pub(crate) use commands::{
 pub(crate) use config::{ConfigAction, ConfigCommand, ImportCommand};
 pub(crate) use files::{
     AboutCommand, AccountOptions, CatCommand, CopyCommand, FoldersCommand, ListCommand,
-    ListJsonCommand, MakeCommand, MoveCommand, RemoveCommand, TreeCommand,
+    ListJsonCommand, LoginCommand, LogoutCommand, MakeCommand, MoveCommand, RemoveCommand,
+    TreeCommand, WhoamiCommand,
 };
 pub(crate) use fstab::is_helper;
 pub(crate) use options::{
@@ -98,6 +99,12 @@ pub(crate) enum Command {
     Export(ExportCommand),
     /// Compare files with Mega's checksums; what is not cached is downloaded
     Verify(VerifyCommand),
+    /// Log in to an account and keep the session
+    Login(Box<LoginCommand>),
+    /// End the session of an account
+    Logout(Box<LogoutCommand>),
+    /// Show whose session is kept, and whether Mega takes it
+    Whoami(Box<WhoamiCommand>),
     /// List files with size and path, mounted or not
     Ls(Box<ListCommand>),
     /// List files with size, time and path

@@ -53,6 +53,10 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         | Failure::PasswordCommand { .. }
         | Failure::PasswordFile { .. }
         | Failure::WrongPassword { .. }
+        | Failure::UnknownUser { .. }
+        | Failure::OldPassword { .. }
+        | Failure::TooManyLogins { .. }
+        | Failure::NotLoggedIn { .. }
         | Failure::CodeNeeded { .. }
         | Failure::CodeWrong { .. }
         | Failure::Unconfirmed { .. }

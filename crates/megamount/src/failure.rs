@@ -172,6 +172,53 @@ pub(crate) enum Failure {
         /// The account's e-mail address.
         user: String,
     },
+    /// There is no such account.
+    #[error(
+        "Mega knows no account {user}. Check the e-mail address of the remote '{name}' for typing errors."
+    )]
+    UnknownUser {
+        /// The remote.
+        name: String,
+        /// The account's e-mail address.
+        user: String,
+    },
+    /// Wrong address or password, or one of the passwords that old accounts have trouble with.
+    #[error(
+        "Mega does not accept the login of {user}: the e-mail address or the password is wrong. The account is \
+         of the old kind, whose passwords with letters beyond ASCII were derived in different ways by \
+         different programs, and both that are known were tried. If mega.nz takes the password, change it \
+         there, then correct the remote '{name}'."
+    )]
+    OldPassword {
+        /// The remote.
+        name: String,
+        /// The account's e-mail address.
+        user: String,
+    },
+    /// Several logins in a row were refused.
+    #[error(
+        "the last {count} logins of {user} were refused. The next one has to wait {minutes} minutes, so that \
+         Mega does not lock the account. If the password of the remote '{name}' is corrected, 'megamount \
+         login {name}: --force' tries at once."
+    )]
+    TooManyLogins {
+        /// The remote.
+        name: String,
+        /// The account's e-mail address.
+        user: String,
+        /// How many.
+        count: u32,
+        /// How long.
+        minutes: u64,
+    },
+    /// No session is kept.
+    #[error("there is no session of {user}. 'megamount login {name}:' makes one.")]
+    NotLoggedIn {
+        /// The remote.
+        name: String,
+        /// The account's e-mail address.
+        user: String,
+    },
     /// The account needs a second factor and nobody can be asked.
     #[error(
         "the account {user} has two-factor authentication, and there is no terminal to ask for \
@@ -187,12 +234,15 @@ pub(crate) enum Failure {
     },
     /// The second factor was wrong.
     #[error(
-        "Mega does not accept the two-factor code for {user}. Codes are valid for half a minute: \
-         check that this machine's clock is right, and try again with a fresh one."
+        "Mega does not accept the two-factor code for {user}. Codes are valid for half a minute: {}, and try again \
+         with a fresh one.",
+        clock(*skew)
     )]
     CodeWrong {
         /// The account's e-mail address.
         user: String,
+        /// How many seconds our clock is ahead of Mega's, if known.
+        skew: Option<i64>,
     },
     /// The e-mail address was never confirmed.
     #[error(
@@ -205,12 +255,15 @@ pub(crate) enum Failure {
     },
     /// Mega has blocked the account.
     #[error(
-        "Mega has blocked the account {user}. Log in at mega.nz: it says why and what to do. \
-         Nothing here can lift it."
+        "Mega has blocked the account {user}{}. Log in at mega.nz: it says why and what to do. \
+         Nothing here can lift it.",
+        block_reason(*reason)
     )]
     Blocked {
         /// The account's e-mail address.
         user: String,
+        /// What Mega answers to the question why.
+        reason: Option<i64>,
     },
     /// The saved session is dead and a new login was not possible.
     #[error(
@@ -556,6 +609,36 @@ pub(crate) enum Failure {
     /// Anything else.
     #[error("{0}")]
     Other(String),
+}
+
+/// Differences of clocks that matter to a code.
+const SKEW: i64 = 20;
+
+/// What is to be said of the clock.
+fn clock(skew: Option<i64>) -> String {
+    match skew {
+        Some(ahead) if ahead > SKEW => format!("this machine's clock is {ahead} seconds ahead of Mega's. Set it right"),
+        Some(behind) if behind < -SKEW => {
+            format!("this machine's clock is {} seconds behind Mega's. Set it right", -behind)
+        }
+        Some(_) => "this machine's clock agrees with Mega's, so check that of the device that makes the codes".to_owned(),
+        None => "check that this machine's clock is right".to_owned(),
+    }
+}
+
+/// The numbers of `whyamiblocked` (protocol/01 section 5.3).
+fn block_reason(reason: Option<i64>) -> String {
+    match reason {
+        None => String::new(),
+        Some(100) => " for using too much data".to_owned(),
+        Some(200) => " for copyright reasons".to_owned(),
+        Some(300) => " for a violation of its terms".to_owned(),
+        Some(400) => ": the administrator of the business account has disabled it".to_owned(),
+        Some(401) => ": the administrator of the business account has removed it".to_owned(),
+        Some(500) => " until a phone number is verified".to_owned(),
+        Some(700) => " until the e-mail address is verified".to_owned(),
+        Some(other) => format!(" (reason {other})"),
+    }
 }
 
 /// The paths of a sentence.

@@ -314,6 +314,7 @@ mod tests {
                 Question::Password => Ok(Secret::new(self.0.to_owned())),
                 Question::Code => Err(Failure::CodeWrong {
                     user: "u".to_owned(),
+                    skew: None,
                 }),
             }
         }

@@ -6,9 +6,11 @@
 //! mount and takes everything down in reverse.
 
 mod account;
+mod attempts;
 mod bring_up;
 mod login;
 mod plan;
+mod session;
 mod signals;
 mod translate;
 
@@ -30,6 +32,7 @@ pub(crate) use account::{Account, Need};
 use bring_up::Mounted;
 use login::LoginHelp;
 use plan::Plan;
+pub(crate) use session::{login, logout, whoami};
 use signals::Signals;
 
 /// How long the kernel may take to let go of a detached mount before the work goes on without it:

@@ -34,7 +34,8 @@ pub(super) const SHOWN: &[&str] = &[
 
 /// The names of the commands that have [`AccountOptions`].
 pub(super) const COMMANDS: &[&str] = &[
-    "about", "cat", "copy", "ls", "lsd", "lsjson", "lsl", "mkdir", "mv", "rm", "tree",
+    "about", "cat", "copy", "login", "logout", "ls", "lsd", "lsjson", "lsl", "mkdir", "mv", "rm",
+    "tree", "whoami",
 ];
 
 /// `megamount ls` and `megamount lsl`.
@@ -282,6 +283,59 @@ pub(crate) struct MoveCommand {
     /// What to move, and last where it goes
     #[arg(value_name = "SRC... DST", required = true, num_args = 2..)]
     pub(crate) places: Vec<String>,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount login`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Asks for what the configuration does not say: the password, and the code of the second factor. The \
+    session is\nkept, so that mounts and other commands need no login. After several refusals in a row logins have \
+    to wait,\nso that Mega does not lock the account; --force does not.\n\nExit codes: 0 logged in, 4 refused, 5 \
+    network."
+)]
+pub(crate) struct LoginCommand {
+    /// The account
+    #[arg(value_name = "REMOTE:")]
+    pub(crate) place: String,
+    /// Do not wait after refused logins
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount logout`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Ends the session on Mega and forgets it here. The state stays: what is queued goes on after the next \
+    login."
+)]
+pub(crate) struct LogoutCommand {
+    /// The account
+    #[arg(value_name = "REMOTE:")]
+    pub(crate) place: String,
+    /// Forget the session here only: for when Mega cannot be reached
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount whoami`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Exit codes: 0 there is a session, 4 there is none, or Mega has ended it.")]
+pub(crate) struct WhoamiCommand {
+    /// The account
+    #[arg(value_name = "REMOTE:")]
+    pub(crate) place: String,
+    /// Print JSON for programs
+    #[arg(long)]
+    pub(crate) json: bool,
     /// How the account is reached.
     #[command(flatten)]
     pub(crate) account: AccountOptions,

@@ -107,6 +107,8 @@ pub(crate) enum FileAsk {
     },
     /// The account's storage. Answered by `space`.
     Space,
+    /// Whose session it is. Answered by `session`.
+    Session,
 }
 
 /// An answer.
@@ -137,6 +139,13 @@ pub(crate) enum FileReply {
     },
     /// It is complete.
     Done,
+    /// Whose session it is.
+    Session {
+        /// The account's handle.
+        handle: String,
+        /// Whether Mega takes it; none when it could not be asked.
+        valid: Option<bool>,
+    },
     /// The account's storage, bytes.
     Space {
         /// What the account has, if Mega told.

@@ -133,7 +133,7 @@ impl Account {
     }
 }
 
-fn holder_in_words(holder: &mega_store::LockHolder) -> String {
+pub(super) fn holder_in_words(holder: &mega_store::LockHolder) -> String {
     let pid = match holder.pid {
         0 => "another process".to_owned(),
         pid => format!("process {pid}"),
@@ -150,7 +150,7 @@ fn holder_in_words(holder: &mega_store::LockHolder) -> String {
 }
 
 /// Errors only: what else there is to say, the command says.
-fn start_log(plan: &Plan) -> Result<(), Failure> {
+pub(super) fn start_log(plan: &Plan) -> Result<(), Failure> {
     let settings = &plan.settings;
     let target = match &settings.log_file {
         Some(path) => logging::open(path)?,
@@ -219,7 +219,10 @@ impl Here {
             let frozen = api.freeze([Command::quota()]);
             let within = Patience::Within(REACH.min(timeout));
             let answered = Box::pin(api.send_within(&frozen, within)).await;
-            answered.map_err(|error| translate::api(plan, origin, &error))?;
+            if let Err(error) = answered {
+                let failure = translate::api(plan, origin, &error);
+                return Err(translate::why_blocked(failure, api).await);
+            }
             if vfs.until_current(timeout).await {
                 return Ok(());
             }

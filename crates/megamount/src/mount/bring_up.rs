@@ -129,9 +129,13 @@ pub(super) async fn start(
         ..vfs_config(plan)
     };
     let started = Vfs::start(Arc::clone(&store), api.clone(), config, limits(plan));
-    let vfs = patiently(herald, plan.settings.progress, &loading, started)
-        .await
-        .map_err(|e| translate::start(plan, &shown, &e))?;
+    let vfs = match patiently(herald, plan.settings.progress, &loading, started).await {
+        Ok(vfs) => vfs,
+        Err(error) => {
+            let failure = translate::start(plan, &shown, &error);
+            return Err(translate::why_blocked(failure, &api).await);
+        }
+    };
     Ok(Started {
         vfs,
         api,
@@ -238,7 +242,7 @@ fn start_demo(plan: &Plan) -> Result<Option<Emulator>, Failure> {
     })
 }
 
-fn open_api(plan: &Plan, store: &Store, base_url: Option<Url>) -> Result<Api, Failure> {
+pub(super) fn open_api(plan: &Plan, store: &Store, base_url: Option<Url>) -> Result<Api, Failure> {
     let settings = &plan.settings;
     let defaults = ApiConfig::default();
     let config = ApiConfig {

@@ -11,6 +11,7 @@ use mega_crypto::{MasterKey, RsaPrivateKey, Secret, normalise_email, session_use
 use mega_proto::{SessionId, b64};
 use mega_store::{SavedSession, Store, StoreError};
 
+use super::attempts::Attempts;
 use super::plan::Plan;
 use super::translate;
 use crate::config::{Account, ForeignSession, PasswordSource, RemoteKind};
@@ -58,7 +59,7 @@ pub(super) async fn open(
             api.install(session.clone());
             session
         }
-        None => log_in(plan, herald, api, origin).await?,
+        None => log_in(plan, herald, (store, api), origin).await?,
     };
     store
         .pin(&session.user.to_string(), origin)
@@ -104,14 +105,27 @@ fn private_key(store: &Store, master_key: &MasterKey) -> Result<Option<RsaPrivat
 /// Lets the API log in again, once and silently, when the session dies.
 pub(super) fn allow_relogin(plan: &Arc<Plan>, store: &Arc<Store>, api: &Api) {
     let (asked, told, store) = (Arc::clone(plan), Arc::clone(plan), Arc::clone(store));
-    let credentials = move || match unattended(&asked) {
-        Ok(credentials) => credentials,
-        Err(failure) => {
-            tracing::error!(error = %failure, "cannot log in again");
-            None
+    let counted = Arc::clone(&store);
+    let credentials = move || {
+        let credentials = check_patience(&asked, &counted).and_then(|()| unattended(&asked));
+        match credentials {
+            Ok(Some(credentials)) => {
+                if let Err(error) = Attempts::begin(&counted) {
+                    tracing::warn!(%error, "the login is not counted");
+                }
+                Some(credentials)
+            }
+            Ok(None) => None,
+            Err(failure) => {
+                tracing::error!(error = %failure, "cannot log in again");
+                None
+            }
         }
     };
     let save = move |session: &Session| {
+        if let Err(error) = Attempts::forget(&store) {
+            tracing::warn!(%error, "earlier logins still count as refused");
+        }
         if let Err(error) = store.save_session(&to_save(&told, session)) {
             tracing::error!(%error, "the new session is not saved");
         }
@@ -161,13 +175,20 @@ fn to_save(plan: &Plan, session: &Session) -> SavedSession {
 }
 
 /// Logs in with somebody at the terminal, if there is one.
-async fn log_in(plan: &Plan, herald: &Herald, api: &Api, origin: &str) -> Result<Session, Failure> {
+async fn log_in(
+    plan: &Plan,
+    herald: &Herald,
+    (store, api): (&Store, &Api),
+    origin: &str,
+) -> Result<Session, Failure> {
+    let lost = |e: &StoreError| translate::store(plan, e);
     let is_typed = plan
         .account()
         .is_some_and(|account| account.password == PasswordSource::Ask);
     // Why there was no code; the API carries only its text.
     let reason = Arc::new(Mutex::new(None));
     for attempt in 1.. {
+        check_patience(plan, store)?;
         let (asking, herald_for_code) = (herald.clone(), herald.clone());
         let asked = tokio::task::spawn_blocking(move || asking.ask(Question::Password)).await;
         let password =
@@ -186,10 +207,17 @@ async fn log_in(plan: &Plan, herald: &Herald, api: &Api, origin: &str) -> Result
             password,
             totp: Some(Arc::new(totp)),
         };
+        Attempts::begin(store).map_err(|e| lost(&e))?;
         let error = match Box::pin(api.login(&credentials)).await {
-            Ok(session) => return Ok(session),
+            Ok(session) => {
+                Attempts::forget(store).map_err(|e| lost(&e))?;
+                return Ok(session);
+            }
             Err(error) => error,
         };
+        if !is_refusal(&error) {
+            Attempts::take_back(store).map_err(|e| lost(&e))?;
+        }
         if matches!(error, ApiError::WrongPassword) && is_typed && attempt < TYPING_ATTEMPTS {
             herald.note("the e-mail address or the password is wrong, please try again.");
             continue;
@@ -197,10 +225,41 @@ async fn log_in(plan: &Plan, herald: &Herald, api: &Api, origin: &str) -> Result
         let failure = reason.lock().unwrap_or_else(PoisonError::into_inner).take();
         return Err(match (&error, failure) {
             (ApiError::TwoFactorSource(_), Some(failure)) => failure,
-            _ => translate::api(plan, origin, &error),
+            _ => match translate::api(plan, origin, &error) {
+                Failure::CodeWrong { user, .. } => {
+                    let skew = api.clock_skew();
+                    Failure::CodeWrong { user, skew }
+                }
+                failure => failure,
+            },
         });
     }
     Err(Failure::Interrupted)
+}
+
+/// Whether Mega has looked at credentials and refused them.
+fn is_refusal(error: &ApiError) -> bool {
+    matches!(
+        error,
+        ApiError::WrongPassword
+            | ApiError::UnknownUser
+            | ApiError::OldPassword
+            | ApiError::TwoFactorWrong
+    )
+}
+
+/// After several refusals in a row the next login has to wait.
+fn check_patience(plan: &Plan, store: &Store) -> Result<(), Failure> {
+    let attempts = Attempts::of(store).map_err(|e| translate::store(plan, &e))?;
+    match attempts.wait() {
+        None => Ok(()),
+        Some(wait) => Err(Failure::TooManyLogins {
+            name: plan.remote.name.clone(),
+            user: plan.user().to_owned(),
+            count: attempts.count,
+            minutes: wait.as_secs().div_ceil(60),
+        }),
+    }
 }
 
 /// Credentials without anybody to ask.

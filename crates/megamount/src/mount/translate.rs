@@ -1,6 +1,6 @@
 //! Errors of the layers below in the user's words.
 
-use mega_api::{ApiError, ErrorClass};
+use mega_api::{Api, ApiError, ErrorClass};
 use mega_proto::ErrorCode;
 use mega_store::StoreError;
 use mega_vfs::StartError;
@@ -13,11 +13,21 @@ pub(super) fn api(plan: &Plan, origin: &str, error: &ApiError) -> Failure {
     let (name, user) = (plan.remote.name.clone(), plan.user().to_owned());
     match error {
         ApiError::WrongPassword => Failure::WrongPassword { name, user },
+        ApiError::UnknownUser => Failure::UnknownUser { name, user },
+        ApiError::OldPassword => Failure::OldPassword { name, user },
         ApiError::TwoFactorNeeded => Failure::CodeNeeded { name, user },
-        ApiError::TwoFactorWrong => Failure::CodeWrong { user },
+        ApiError::TwoFactorWrong => Failure::CodeWrong { user, skew: None },
+        ApiError::Tls(cause) => Failure::Network {
+            origin: origin.to_owned(),
+            reason: format!(
+                "its certificate is not trusted ({cause}); check that this machine's clock is right ('date'), \
+                 and --ca-cert where a proxy looks into TLS"
+            ),
+        },
         ApiError::Unconfirmed => Failure::Unconfirmed { user },
         ApiError::Blocked { .. } | ApiError::Refused(ErrorCode::Blocked) => {
-            Failure::Blocked { user }
+            let reason = None;
+            Failure::Blocked { user, reason }
         }
         ApiError::SessionDead | ApiError::NoSession => Failure::SessionDead { name, user },
         ApiError::Config(text) => Failure::Usage(format!("{text}.")),
@@ -46,6 +56,18 @@ pub(super) fn api(plan: &Plan, origin: &str, error: &ApiError) -> Failure {
             },
             ErrorClass::Fault => Failure::Other(format!("{other}.")),
         },
+    }
+}
+
+/// Adds to a failure what Mega says of an account it has blocked, and how wrong the clock is where that
+/// matters. Asks Mega; what it does not answer is left out.
+pub(super) async fn why_blocked(failure: Failure, api: &Api) -> Failure {
+    match failure {
+        Failure::Blocked { user, reason: None } => {
+            let reason = Box::pin(api.why_blocked()).await.ok().flatten();
+            Failure::Blocked { user, reason }
+        }
+        other => other,
     }
 }
 

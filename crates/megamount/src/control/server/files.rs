@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use mega_api::{ApiError, ErrorClass};
+use mega_proto::ErrorCode;
 use mega_vfs::{Detail, Held, Timestamp, Vfs};
 use rustix::io::Errno;
 use tokio::io::BufReader;
@@ -70,6 +71,7 @@ pub(super) async fn answer(talk: &mut Talk<'_>, ask: FileAsk) -> io::Result<()> 
         FileAsk::Rename { from, to } => change::rename(talk, &from, &to).await?,
         FileAsk::Settle { paths } => settle::paths(talk, &paths).await?,
         FileAsk::Space => space(talk).await?,
+        FileAsk::Session => session(talk).await?,
     };
     match answered {
         Ok(reply) => talk.say(reply).await,
@@ -281,8 +283,26 @@ async fn space(talk: &Talk<'_>) -> Answered {
     })
 }
 
+async fn session(talk: &Talk<'_>) -> Answered {
+    let (handle, answer) = talk.vfs.ask_who().await;
+    let valid = match answer {
+        Ok(()) => Some(true),
+        Err(ApiError::SessionDead) => Some(false),
+        Err(error) if error.class() == ErrorClass::Network => None,
+        Err(error) => return Ok(Err(api_refusal(&error))),
+    };
+    Ok(Ok(FileReply::Session { handle, valid }))
+}
+
 /// What Mega has refused, or why it could not be asked.
 fn api_refusal(error: &ApiError) -> Refusal {
+    if error.code() == Some(ErrorCode::Blocked) {
+        return Refusal {
+            code: Fault::Login,
+            text: "Mega has blocked the account. Log in at mega.nz: it says why and what to do"
+                .to_owned(),
+        };
+    }
     let (code, text) = match error.class() {
         ErrorClass::Network => (
             Fault::Network,
