@@ -58,7 +58,10 @@ impl<'w> Mount<'w> {
             .unwrap();
         let mut mount = Self::watch(world, Daemon::Child(child), path, log);
         mount.notify = Some(notify);
-        let message = mount.message();
+        let mut message = mount.message();
+        while message.starts_with("STATUS=reading") {
+            message = mount.message();
+        }
         assert!(message.starts_with("READY=1\n"), "{message}");
         mount
     }

@@ -38,6 +38,8 @@ impl State {
     pub(super) fn binned_attributes(&self, handle: NodeHandle) -> Option<Vec<u8>> {
         let (row, node) = self.node(handle).ok()??;
         let (old, key, parent) = (node.attributes?, node.key?, row.parent?);
+        // What other clients do not know as a file is left as it is.
+        old.text("n")?;
         let mut wanted = old.clone();
         self.note_origin(&mut wanted, handle, parent, self.roots.rubbish?);
         if wanted == old {

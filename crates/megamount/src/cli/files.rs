@@ -230,9 +230,6 @@ pub(crate) struct CopyCommand {
     /// How many files are copied at a time [default: 4, or uploads of the configuration]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32))]
     pub(crate) transfers: Option<u16>,
-    /// Show progress (as it does on a terminal; taken because fingers type it)
-    #[arg(short = 'P', long, hide = true)]
-    progress: bool,
     /// How the account is reached.
     #[command(flatten)]
     pub(crate) account: AccountOptions,

@@ -357,7 +357,7 @@ pub(crate) mod tests {
                 "size": 10, "since_ms": 0, "state": "uploading", "sent": 5,
                 "bytes_per_second": 1, "seconds_left": 5, "restarts": 0}],
             "last_error": null, "quota": null, "cache": {"used": 0, "limit": 10},
-            "downloads_blocked_seconds": null,
+            "downloads_blocked_seconds": null, "loading": null, "starting": false,
         });
         let value = serde_json::to_value(&report).unwrap();
         assert_eq!(value, expected);
