@@ -31,7 +31,10 @@ impl State {
             return None;
         }
         let change = self.changes.get(Subject::Node(handle));
-        let hard = shared.config.hard_delete || change.is_some_and(is_forever);
+        // Somebody may have restored meanwhile what was removed in the bin: then it goes back there.
+        let is_for_good =
+            change.is_some_and(is_forever) && (self.is_in_bin(handle) || self.is_in_share(handle));
+        let hard = shared.config.hard_delete || is_for_good;
         // A copy of it is not on the server yet.
         if self.changes.is_base(handle) {
             return None;
