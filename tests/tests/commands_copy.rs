@@ -388,21 +388,41 @@ fn a_full_account_is_told() {
     let full = world.emulator.faults().add(full);
     let text = fails(&world, &["copy", "a", "remote:"], 2);
     assert!(text.contains("the account is full"), "{text}");
-    assert!(text.contains("Nothing was changed"), "{text}");
+    assert!(text.contains("It is kept"), "{text}");
     world.emulator.faults().remove(full);
     done(&world, &["copy", "a", "remote:"]);
     assert_eq!(world.paths(), ["/a"]);
 }
 
 #[test]
-fn a_refusal_is_told_and_forgotten() {
+fn a_refusal_is_told_and_kept() {
     let world = World::with(&[Fixture::file("/f", "x", DAY)]);
     let refusal = FaultRule::new("cmd:a", FaultAction::CommandError { code: -11 });
     let refusal = world.emulator.faults().add(refusal);
     let text = fails(&world, &["mv", "remote:f", "remote:g"], 2);
     assert!(text.contains("Mega refused it"), "{text}");
+    assert!(text.contains("It is kept"), "{text}");
     world.emulator.faults().remove(refusal);
-    assert_eq!(done(&world, &["ls", "remote:"]), "        1 f\n");
+    assert_eq!(done(&world, &["ls", "remote:"]), "        1 g\n");
+    assert_eq!(world.paths(), ["/f"]);
+}
+
+#[test]
+fn what_an_earlier_mount_has_queued_survives_a_command_that_fails() {
+    let world = World::new();
+    let full = FaultRule::new("cmd:u", FaultAction::CommandError { code: -17 });
+    let full = world.emulator.faults().add(full);
+    let only_copy = pattern(1, 0, 200_000);
+    let mount = world.mount_with("remote:", &["--drain", "0s"]);
+    mount.write("f", &only_copy);
+    assert_eq!(mount.unmount_code(), 10);
+    let text = fails(&world, &["mv", "remote:f", "remote:g"], 2);
+    assert!(text.contains("the account is full"), "{text}");
+    world.emulator.faults().remove(full);
+    let mount = world.mount();
+    assert!(mount.read("g") == only_copy);
+    world.wait_for_content("/g", &only_copy);
+    mount.unmount();
 }
 
 #[test]

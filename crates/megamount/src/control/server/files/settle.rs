@@ -134,19 +134,17 @@ async fn stuck(talk: &Talk<'_>, path: &str) -> io::Result<Option<Refusal>> {
     }))
 }
 
-/// What will not succeed by itself. Behind a mount it is kept, for whoever looks at its status; else it is
-/// forgotten, so that the next command begins where Mega is.
+/// What will not succeed by itself. It is kept in any case, for the user to decide: the row may hold what was written
+/// long before this request, and nowhere else.
 fn given_up(talk: &Talk<'_>, path: &str, reason: &str) -> Refusal {
-    let text = if talk.is_mount {
-        format!("'{path}': {reason}. It is kept: see 'megamount status'")
+    let how = if talk.is_mount {
+        "see 'megamount status'"
     } else {
-        match talk.vfs.discard(path) {
-            Ok(_) => format!("'{path}': {reason}. Nothing was changed"),
-            Err(error) => format!("'{path}': {reason}. It is kept ({error})"),
-        }
+        "it is tried again by the next mount or command; 'megamount status' of a mount shows it, and 'megamount \
+         discard' forgets it"
     };
     Refusal {
         code: Fault::Failed,
-        text,
+        text: format!("'{path}': {reason}. It is kept: {how}"),
     }
 }
