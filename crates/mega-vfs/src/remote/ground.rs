@@ -17,6 +17,7 @@ use crate::errno::store_errno;
 use crate::push::Put;
 use crate::state::State;
 use crate::types::{OpResult, Timestamp, now_ms};
+use crate::zone::is_forever;
 
 impl State {
     /// Local changes whose node was deleted, thrown into the bin or overwritten by somebody else.
@@ -41,6 +42,12 @@ impl State {
             };
             let is_new = before
                 .is_none_or(|before| now.as_ref().is_none_or(|now| now.parent != before.parent));
+            if fate == Fate::Present && is_new && row.removed && is_forever(&row) {
+                // Somebody took it out of the bin before it was deleted: that can be done again, the
+                // other could not be undone.
+                self.commit(Vec::new(), &[subject])?;
+                continue;
+            }
             if fate == Fate::Present || !is_new {
                 continue;
             }

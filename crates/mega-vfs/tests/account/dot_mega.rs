@@ -411,3 +411,33 @@ async fn a_file_and_its_version_are_read_side_by_side() {
     assert_eq!(entry.attr.size, 3);
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_something_out_of_the_bin_has_it() {
+    let config = VfsConfig {
+        write_back: std::time::Duration::from_secs(1),
+        ..eager()
+    };
+    let world = World::with(config, |emulator| {
+        let list = [
+            Fixture::file("/d/a", "a", 1),
+            Fixture::Trash {
+                path: "/d/a".into(),
+            },
+        ];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    let handle = world.in_bin("a").handle.parse().unwrap();
+    let folder = world.emulator.find(EMAIL, "/d").unwrap().handle;
+    let other = world.other().await;
+    world.unlink(".mega/trash/a").await.unwrap();
+    let back = other.move_node(handle, folder.parse().unwrap(), None);
+    back.await.unwrap();
+    world
+        .until("it is back", async |world| world.names("d").await == ["a"])
+        .await;
+    world.settled().await;
+    assert_eq!(world.remote("/d/a"), b"a");
+    world.finish().await;
+}
