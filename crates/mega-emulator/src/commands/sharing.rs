@@ -320,11 +320,11 @@ pub(crate) fn share_as_fixture(
             continue;
         };
         let mut node = Node::clone(&node);
-        if !node.sk.iter().any(|(r, _)| *r == h) {
-            node.sk
-                .push((h, b64(&crypto::ecb_encrypt(key, &node_key.raw()))));
-            state.put_node(node);
-        }
+        // An earlier share of the folder had another key.
+        node.sk.retain(|(r, _)| *r != h);
+        node.sk
+            .push((h, b64(&crypto::ecb_encrypt(key, &node_key.raw()))));
+        state.put_node(node);
     }
     let is_modern = matches!(form, KeyForm::Kept | KeyForm::Pending);
     let share = state.shares.get(&h).cloned().unwrap_or_else(|| {
