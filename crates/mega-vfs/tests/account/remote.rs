@@ -367,10 +367,11 @@ async fn a_tree_fetched_anew_is_shown_like_changes() {
     assert_eq!(world.ino("d/stays").await.unwrap(), kept);
     // The kernel was told of all the names, and of no other in that folder.
     for name in ["goes", "moves", "moved", "comes"] {
-        assert!(
-            told.0.lock().unwrap().iter().any(|told| told == name),
-            "{name}"
-        );
+        world
+            .until(name, async |_| {
+                told.0.lock().unwrap().iter().any(|told| told == name)
+            })
+            .await;
     }
     assert!(!told.0.lock().unwrap().iter().any(|told| told == "stays"));
     let offset = listed.last().unwrap().next_offset;
