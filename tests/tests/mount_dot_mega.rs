@@ -219,8 +219,9 @@ fn a_share_comes_and_goes_while_mounted() {
         level: 1,
     };
     world.emulator.populate(FRIEND, &[begin]).unwrap();
-    wait_until("the share is there again", || {
+    wait_until("the share and what is in it are there again", || {
         mount.names(".mega/shares") == [FRIEND]
+            && std::fs::read(mount.path(&format!("{DOCS}/file"))).is_ok()
     });
     mount.unmount();
 }

@@ -384,7 +384,7 @@ async fn what_cannot_fit_is_refused_before_it_is_queued() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_of_the_server_is_edquot() {
     let world = World::with(eager(), |_| {}).await;
-    let rule = world.emulator.faults().add(FaultRule::new(
+    world.emulator.faults().add(FaultRule::once(
         "cmd:p",
         FaultAction::CommandError { code: -17 },
     ));
@@ -404,7 +404,6 @@ async fn a_refusal_of_the_server_is_edquot() {
         Ok(1),
         "what did not fit is gone"
     );
-    world.emulator.faults().remove(rule);
     world.vfs.shutdown(Duration::ZERO).await;
 }
 
