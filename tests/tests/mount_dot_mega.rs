@@ -64,7 +64,8 @@ fn what_was_removed_is_in_the_trash_and_comes_back() {
             path: "/old".into(),
         },
     ]);
-    let mount = world.mount();
+    // Long enough for the whole tree to go as one.
+    let mount = world.mount_with("remote:", &["--write-back", "1s"]);
     assert_eq!(mount.names(".mega/trash"), ["old"]);
     mount.sh("rm -r docs/tree docs/a");
     wait_until("both are in the trash", || {

@@ -154,10 +154,18 @@ async fn the_status_is_made_when_it_is_opened() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_removed_is_in_the_bin_and_comes_back() {
-    let world = world(&[
-        Fixture::file("/docs/a", "content", 1),
-        Fixture::file("/docs/tree/deep/b", "deep", 1),
-    ])
+    // Long enough for the whole tree to go as one.
+    let config = VfsConfig {
+        write_back: std::time::Duration::from_millis(500),
+        ..eager()
+    };
+    let world = World::with(config, |emulator| {
+        let list = [
+            Fixture::file("/docs/a", "content", 1),
+            Fixture::file("/docs/tree/deep/b", "deep", 1),
+        ];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
     .await;
     let docs = world.emulator.find(EMAIL, "/docs").unwrap().handle;
     assert_eq!(world.trash().await, Vec::<String>::new());
