@@ -14,6 +14,7 @@ use mega_proto::{NodeHandle, NodeKind};
 use mega_store::{ChangeRow, ChangeState, Store, StoreError, Subject};
 use mega_tree::Facts;
 use mega_tree::node::Shape;
+use mega_tree::spelling::spell;
 use rustix::io::Errno;
 
 use crate::Vfs;
@@ -76,6 +77,8 @@ pub enum Detail {
 pub struct Item {
     /// Its name.
     pub name: String,
+    /// Its name without the number that tells it from others of its name, if it has one.
+    pub plain_name: Option<String>,
     /// File, folder or symbolic link.
     pub kind: FileKind,
     /// Bytes; 0 for folders.
@@ -187,6 +190,7 @@ impl State {
         let attr = self.attr_with(subject, facts)?;
         let mut item = Item {
             name: name.to_owned(),
+            plain_name: None,
             kind: attr.kind,
             size: if attr.kind == FileKind::Directory {
                 0
@@ -279,8 +283,12 @@ impl Vfs {
             .after(after)
             .take(limit)
             .map(|entry| {
+                let numbered = entry.suffix.is_some_and(|number| number > 0);
                 (
-                    entry.cookie,
+                    (
+                        entry.cookie,
+                        numbered.then(|| spell(&entry.stored, entry.subject)),
+                    ),
                     entry.subject,
                     entry.facts,
                     entry.spelling.to_string(),
@@ -289,10 +297,11 @@ impl Vfs {
             .collect();
         let mut next = after;
         let mut items = Vec::with_capacity(page.len());
-        for (cookie, child, facts, name) in page {
+        for ((cookie, plain_name), child, facts, name) in page {
             next = cookie;
             if !is_partial(&name) {
-                items.push(state.item_of(&name, child, facts, detail)?);
+                let item = state.item_of(&name, child, facts, detail)?;
+                items.push(Item { plain_name, ..item });
             }
         }
         Ok((items, next))

@@ -28,9 +28,9 @@ pub(crate) use commands::{
 };
 pub(crate) use config::{ConfigAction, ConfigCommand, ImportCommand};
 pub(crate) use files::{
-    AboutCommand, AccountOptions, CatCommand, CopyCommand, FoldersCommand, ListCommand,
-    ListJsonCommand, LoginCommand, LogoutCommand, MakeCommand, MoveCommand, RemoveCommand,
-    TreeCommand, WhoamiCommand,
+    AboutCommand, AccountOptions, CatCommand, CopyCommand, DedupeCommand, DedupeMode,
+    FoldersCommand, ListCommand, ListJsonCommand, LoginCommand, LogoutCommand, MakeCommand,
+    MoveCommand, RemoveCommand, TreeCommand, WhoamiCommand,
 };
 pub(crate) use fstab::is_helper;
 pub(crate) use options::{
@@ -121,6 +121,8 @@ pub(crate) enum Command {
     Cat(Box<CatCommand>),
     /// Copy files and folders from, to and within an account
     Copy(Box<CopyCommand>),
+    /// Make one of several files or folders of one name
+    Dedupe(Box<DedupeCommand>),
     /// Make folders
     Mkdir(Box<MakeCommand>),
     /// Move and rename files and folders

@@ -100,6 +100,7 @@ fn run(command: &Command) -> u8 {
         Command::About(command) => commands::code(commands::about(command)),
         Command::Cat(command) => commands::code(commands::cat(command)),
         Command::Copy(command) => commands::code(commands::copy(command)),
+        Command::Dedupe(command) => commands::code(commands::dedupe(command)),
         Command::Mkdir(command) => commands::code(commands::make(command)),
         Command::Mv(command) => commands::code(commands::rename(command)),
         Command::Rm(command) => commands::code(commands::remove(command)),

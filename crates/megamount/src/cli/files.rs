@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::MountOptions;
 use crate::env_vars as env;
+use crate::failure::Failure;
 
 /// Where the account is and how it is reached: the same options, variables and keys as a mount's.
 #[derive(Debug, Clone, Default, Args)]
@@ -34,8 +35,8 @@ pub(super) const SHOWN: &[&str] = &[
 
 /// The names of the commands that have [`AccountOptions`].
 pub(super) const COMMANDS: &[&str] = &[
-    "about", "cat", "copy", "login", "logout", "ls", "lsd", "lsjson", "lsl", "mkdir", "mv", "rm",
-    "tree", "whoami",
+    "about", "cat", "copy", "dedupe", "login", "logout", "ls", "lsd", "lsjson", "lsl", "mkdir",
+    "mv", "rm", "tree", "whoami",
 ];
 
 /// `megamount ls` and `megamount lsl`.
@@ -336,4 +337,67 @@ pub(crate) struct WhoamiCommand {
     /// How the account is reached.
     #[command(flatten)]
     pub(crate) account: AccountOptions,
+}
+
+/// What becomes of several files of one name that differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DedupeMode {
+    /// Ask for each
+    Interactive,
+    /// Leave them
+    Skip,
+    /// Keep the first
+    First,
+    /// Keep the newest
+    Newest,
+    /// Keep the oldest
+    Oldest,
+    /// Keep the largest
+    Largest,
+    /// Keep the smallest
+    Smallest,
+    /// Rename all: file-1.jpg, file-2.jpg
+    Rename,
+    /// List them and change nothing
+    List,
+}
+
+/// `megamount dedupe`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "As with rclone, folders of one name are merged, and of files with the same content all but one are \
+    removed\nwithout a question; the mode is about the rest. Where Mega's checksums do not prove that two files are \
+    the\nsame, both are downloaded and compared. What is removed goes to the rubbish bin."
+)]
+pub(crate) struct DedupeCommand {
+    /// A mode, if there are two words, and the folder to look through
+    #[arg(value_name = "[MODE] REMOTE:[PATH]", required = true, num_args = 1..=2)]
+    words: Vec<String>,
+    /// What becomes of several files of one name that differ [default: interactive]
+    #[arg(long, visible_alias = "dedupe-mode", value_name = "MODE")]
+    mode: Option<DedupeMode>,
+    /// Say what would be done, and change nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+impl DedupeCommand {
+    /// The mode and the place, whichever way they were given.
+    pub(crate) fn mode_and_place(&self) -> Result<(DedupeMode, &str), Failure> {
+        let default = self.mode.unwrap_or(DedupeMode::Interactive);
+        match self.words.as_slice() {
+            [place] => Ok((default, place)),
+            [mode, place] => match DedupeMode::from_str(mode, true) {
+                Ok(mode) => Ok((mode, place)),
+                Err(_) => Err(Failure::Usage(format!(
+                    "'{mode}' is no mode. The modes are interactive, skip, first, newest, oldest, largest, \
+                     smallest, rename and list."
+                ))),
+            },
+            _ => Err(Failure::Usage("a remote is missing: 'work:'.".to_owned())),
+        }
+    }
 }

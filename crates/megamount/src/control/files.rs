@@ -160,6 +160,9 @@ pub(crate) enum FileReply {
 pub(crate) struct Item {
     /// Its name; empty for the root.
     pub(crate) name: String,
+    /// Its name without the number that tells it from others of its name, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) plain: Option<String>,
     /// What it is.
     pub(crate) kind: Kind,
     /// Bytes; 0 for folders.
@@ -199,6 +202,11 @@ pub(crate) enum Kind {
 }
 
 impl Item {
+    /// Its name without a number.
+    pub(crate) fn plain_name(&self) -> &str {
+        self.plain.as_deref().unwrap_or(&self.name)
+    }
+
     /// Whether it is a folder.
     pub(crate) fn is_folder(&self) -> bool {
         self.kind == Kind::Folder
@@ -210,6 +218,7 @@ impl From<mega_vfs::Item> for Item {
         let Timestamp { secs, nanos } = item.mtime;
         Self {
             name: item.name,
+            plain: item.plain_name,
             kind: match item.kind {
                 FileKind::File => Kind::File,
                 FileKind::Directory => Kind::Folder,

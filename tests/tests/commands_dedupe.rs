@@ -1,0 +1,164 @@
+//! `dedupe`: several files and folders of one name, as rclone handles them.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use mega_emulator::{Fixture, FixtureContent};
+use megamount_tests::World;
+
+/// 1 May 2024, 12:00 UTC.
+const DAY: i64 = 1_714_564_800;
+
+/// What the command printed; it must succeed.
+#[track_caller]
+fn done(world: &World, args: &[&str]) -> String {
+    let answer = world.command(args);
+    assert_eq!(answer.code, 0, "{args:?}: {}", answer.errors);
+    answer.text
+}
+
+fn pattern(path: &str, size: u64, seed: u64) -> Fixture {
+    let content = FixtureContent::Pattern { size, seed };
+    let (path, mtime) = (path.to_owned(), Some(DAY));
+    Fixture::File {
+        path,
+        content,
+        mtime,
+    }
+}
+
+/// Three of one name: two the same, one newer and longer. And two large ones that are the same.
+fn world() -> World {
+    World::with(&[
+        Fixture::file("/d/one.txt", "same", DAY),
+        Fixture::file("/d/one.txt", "same", DAY + 5),
+        Fixture::file("/d/one.txt", "longer", DAY + 9),
+        pattern("/d/two.bin", 200_000, 1),
+        pattern("/d/two.bin", 200_000, 1),
+        Fixture::file("/single", "x", DAY),
+    ])
+}
+
+/// The names in `/d`, sorted.
+fn names(world: &World) -> Vec<String> {
+    let mut paths = world.paths();
+    paths.retain(|path| path.starts_with("/d/") && path != "/d/");
+    paths
+}
+
+#[test]
+fn they_are_listed() {
+    let world = world();
+    let text = done(&world, &["dedupe", "list", "remote:"]);
+    assert!(
+        text.starts_with("d/one.txt: 3 duplicates\n  1:            4 bytes, 2024-05-01 12:00:00."),
+        "{text}"
+    );
+    assert!(text.contains("d/two.bin: 2 duplicates\n"), "{text}");
+    assert!(!text.contains("single"), "{text}");
+    assert_eq!(names(&world).len(), 5, "nothing changes");
+}
+
+#[test]
+fn the_same_go_without_a_question() {
+    let world = world();
+    let text = done(&world, &["dedupe", "--mode", "skip", "remote:d"]);
+    assert!(
+        text.contains("one.txt: Deleting 1 identical duplicates\n"),
+        "{text}"
+    );
+    assert!(text.contains("one.txt: 2 duplicates remain\n"), "{text}");
+    assert_eq!(names(&world), ["/d/one.txt", "/d/one.txt", "/d/two.bin"]);
+    assert_eq!(world.bin(), ["one.txt", "two.bin"]);
+}
+
+#[test]
+fn modes_keep_one() {
+    for (mode, kept) in [
+        ("first", "same"),
+        ("oldest", "same"),
+        ("smallest", "same"),
+        ("newest", "longer"),
+        ("largest", "longer"),
+    ] {
+        let world = world();
+        done(&world, &["dedupe", mode, "remote:"]);
+        assert_eq!(names(&world), ["/d/one.txt", "/d/two.bin"], "{mode}");
+        assert_eq!(
+            world.content("/d/one.txt").unwrap(),
+            kept.as_bytes(),
+            "{mode}"
+        );
+        // The one that is left has its plain name.
+        let listed = done(&world, &["ls", "remote:d"]);
+        assert!(
+            listed.contains(" one.txt\n") && !listed.contains('('),
+            "{listed}"
+        );
+    }
+}
+
+#[test]
+fn all_can_be_renamed() {
+    let world = world();
+    let text = done(&world, &["dedupe", "--dedupe-mode", "rename", "remote:"]);
+    assert!(
+        text.contains("d/one-1.txt: renamed from: one.txt\n"),
+        "{text}"
+    );
+    assert_eq!(
+        names(&world),
+        ["/d/one-1.txt", "/d/one-2.txt", "/d/two.bin"]
+    );
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let world = world();
+    done(&world, &["dedupe", "-n", "newest", "remote:"]);
+    assert_eq!(names(&world).len(), 5);
+    assert_eq!(world.bin(), Vec::<String>::new());
+}
+
+#[test]
+fn folders_of_one_name_are_merged() {
+    let named = |parent: &str, name: &str, text: Option<&str>| Fixture::Named {
+        parent: parent.to_owned(),
+        name: name.to_owned(),
+        content: text.map(|text| FixtureContent::Text(text.to_owned())),
+        mtime: Some(DAY),
+    };
+    let world = World::with(&[
+        named("/", "f", None),
+        named("/f", "a", Some("a")),
+        named("/f", "both", Some("same")),
+    ]);
+    let mount = world.mount();
+    // The second folder of that name, by another client.
+    world.populate(&[named("/", "f", None)]);
+    mount.sh("until [ -d 'f (1)' ]; do sleep 0.05; done; echo -n b >'f (1)/b'; echo -n same >'f (1)/both'; mkdir 'f (1)/sub'; echo -n deep >'f (1)/sub/c'");
+    done(&world, &["flush", "remote:"]);
+    let text = done(&world, &["dedupe", "newest", "remote:"]);
+    assert!(
+        text.contains("f: Merging 2 folders of this name\n"),
+        "{text}"
+    );
+    assert_eq!(
+        world.paths(),
+        ["/f/", "/f/a", "/f/b", "/f/both", "/f/sub/", "/f/sub/c"]
+    );
+    assert_eq!(mount.names(""), ["f"], "the kernel is told");
+    mount.unmount();
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let world = world();
+    let answer = world.command(&["dedupe", "best", "remote:"]);
+    assert_eq!(answer.code, 1);
+    assert!(answer.errors.contains("'best' is no mode"), "{answer:?}");
+    let answer = world.command(&["dedupe", "--mode", "best", "remote:"]);
+    assert_eq!(answer.code, 1);
+    assert!(answer.errors.contains("newest"), "{answer:?}");
+    let answer = world.command(&["dedupe", "list", "remote:none"]);
+    assert_eq!(answer.code, 3);
+}
