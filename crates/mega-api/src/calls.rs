@@ -373,13 +373,25 @@ impl Api {
     /// # Errors
     /// As [`command`](Self::command).
     pub async fn export_link(&self, node: NodeHandle) -> Result<PublicHandle, ApiError> {
+        self.export_link_until(node, None).await
+    }
+
+    /// As [`export_link`](Self::export_link), for a link that ends at `expires`, seconds since 1970.
+    ///
+    /// # Errors
+    /// As [`command`](Self::command); accounts that pay nothing get no such links.
+    pub async fn export_link_until(
+        &self,
+        node: NodeHandle,
+        expires: Option<i64>,
+    ) -> Result<PublicHandle, ApiError> {
         let i = self.client_id().to_owned();
         let reply = self
             .command(Command::Export {
                 n: node,
                 i,
                 d: None,
-                ets: None,
+                ets: expires,
             })
             .await?;
         let text = reply

@@ -112,6 +112,13 @@ impl Decryptor {
         ring.open_share_key(served)
     }
 
+    /// The key of a share, if it is known.
+    #[must_use]
+    pub fn share(&self, handle: mega_proto::NodeHandle) -> Option<ShareKey> {
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        ring.share(&handle.to_string()).cloned()
+    }
+
     /// Whether the key of any share is known.
     #[must_use]
     pub fn has_shares(&self) -> bool {

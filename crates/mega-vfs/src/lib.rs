@@ -20,6 +20,8 @@ mod errno;
 mod file;
 mod handles;
 mod inode;
+mod leftovers;
+mod links;
 mod lookups;
 mod lost_base;
 mod notifier;
@@ -43,6 +45,8 @@ use std::sync::{Arc, Mutex};
 use tokio::task::JoinHandle;
 
 pub use catalog::{Detail, Held, Item, PARTIAL_PREFIX, PARTIAL_SUFFIX, Standing, is_partial};
+pub use leftovers::Rubbish;
+pub use links::AskError;
 pub use ops::CopyRange;
 pub use start::StartError;
 pub use status::{

@@ -28,9 +28,10 @@ pub(crate) use commands::{
 };
 pub(crate) use config::{ConfigAction, ConfigCommand, ImportCommand};
 pub(crate) use files::{
-    AboutCommand, AccountOptions, CatCommand, CopyCommand, DedupeCommand, DedupeMode,
-    FoldersCommand, ListCommand, ListJsonCommand, LoginCommand, LogoutCommand, MakeCommand,
-    MoveCommand, RemoveCommand, TreeCommand, WhoamiCommand,
+    AboutCommand, AccountOptions, CatCommand, CleanupCommand, CopyCommand, DedupeCommand,
+    DedupeMode, FoldersCommand, LinkCommand, ListCommand, ListJsonCommand, LoginCommand,
+    LogoutCommand, MakeCommand, MoveCommand, RemoveCommand, TrashAction, TrashCommand, TreeCommand,
+    VersionsAction, VersionsCommand, WhoamiCommand,
 };
 pub(crate) use fstab::is_helper;
 pub(crate) use options::{
@@ -129,6 +130,14 @@ pub(crate) enum Command {
     Mv(Box<MoveCommand>),
     /// Remove files and folders
     Rm(Box<RemoveCommand>),
+    /// Print the public link of a file or folder, which is made if there is none
+    Link(Box<LinkCommand>),
+    /// List the rubbish bin, bring things back, empty it
+    Trash(TrashCommand),
+    /// List, bring back and delete old versions of files
+    Versions(VersionsCommand),
+    /// Empty the rubbish bin, without a question
+    Cleanup(Box<CleanupCommand>),
     /// Look for what is in the way of a mount on this machine
     Doctor(Box<DoctorCommand>),
     /// Print the completion script for a shell
@@ -227,20 +236,24 @@ impl Cli {
     /// What clap reads. The commands on accounts take all options of a mount, so that the environment and the
     /// configuration mean the same to them; their help shows those that matter.
     pub(super) fn definition() -> clap::Command {
-        files::COMMANDS.iter().fold(Self::command(), |all, name| {
-            all.mut_subcommand(name, |command| {
-                command.mut_args(|arg| {
-                    let is_of_mounts = arg.get_help_heading().is_some();
-                    let long = arg.get_long().unwrap_or_default();
-                    if !is_of_mounts {
-                        arg
-                    } else if files::SHOWN.contains(&long) {
-                        arg.hide_short_help(true)
-                    } else {
-                        arg.hide(true)
-                    }
-                })
+        let tidy = |command: clap::Command| {
+            command.mut_args(|arg| {
+                let is_of_mounts = arg.get_help_heading().is_some();
+                let long = arg.get_long().unwrap_or_default();
+                if !is_of_mounts {
+                    arg
+                } else if files::SHOWN.contains(&long) {
+                    arg.hide_short_help(true)
+                } else {
+                    arg.hide(true)
+                }
             })
+        };
+        let all = files::COMMANDS
+            .iter()
+            .fold(Self::command(), |all, name| all.mut_subcommand(name, tidy));
+        files::NESTED.iter().fold(all, |all, name| {
+            all.mut_subcommand(name, |command| command.mut_subcommands(tidy))
         })
     }
 

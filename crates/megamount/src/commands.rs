@@ -1,12 +1,14 @@
 //! The commands that talk to a mount that is up (`status`, `flush`, `umount`, `retry`, `discard`,
 //! `export`, `verify`), and those that work on an account, mounted or not (`ls`, `lsl`, `lsd`, `lsjson`, `tree`,
-//! `about`, `cat`, `copy`, `mkdir`, `mv`, `rm`, `dedupe`). Each is one function from its arguments to an exit code.
+//! `about`, `cat`, `copy`, `mkdir`, `mv`, `rm`, `dedupe`,
+//! `link`, `trash`, `versions`, `cleanup`). Each is one function from its arguments to an exit code.
 
 mod about;
 mod cat;
 mod change;
 mod copy;
 mod dedupe;
+mod keep;
 mod list;
 mod list_json;
 mod moment;
@@ -24,6 +26,7 @@ pub(crate) use cat::cat;
 pub(crate) use change::{make, remove, rename};
 pub(crate) use copy::copy;
 pub(crate) use dedupe::dedupe;
+pub(crate) use keep::{cleanup, link, trash, versions};
 pub(crate) use list::{Columns, list, list_folders};
 pub(crate) use list_json::list_json;
 pub(crate) use pages::{completion, man};

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::MountOptions;
 use crate::env_vars as env;
 use crate::failure::Failure;
+use crate::quantity::Span;
 
 /// Where the account is and how it is reached: the same options, variables and keys as a mount's.
 #[derive(Debug, Clone, Default, Args)]
@@ -33,10 +34,13 @@ pub(super) const SHOWN: &[&str] = &[
     "timeout",
 ];
 
+/// The names of the commands whose own commands have [`AccountOptions`].
+pub(super) const NESTED: &[&str] = &["trash", "versions"];
+
 /// The names of the commands that have [`AccountOptions`].
 pub(super) const COMMANDS: &[&str] = &[
-    "about", "cat", "copy", "dedupe", "login", "logout", "ls", "lsd", "lsjson", "lsl", "mkdir",
-    "mv", "rm", "tree", "whoami",
+    "about", "cat", "cleanup", "copy", "dedupe", "link", "login", "logout", "ls", "lsd", "lsjson",
+    "lsl", "mkdir", "mv", "rm", "tree", "whoami",
 ];
 
 /// `megamount ls` and `megamount lsl`.
@@ -400,4 +404,150 @@ impl DedupeCommand {
             _ => Err(Failure::Usage("a remote is missing: 'work:'.".to_owned())),
         }
     }
+}
+
+/// `megamount link`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Whoever has the link can read the file, or everything in the folder, also what is put there later. The \
+    same\nlink is printed each time. Links that expire need an account that pays."
+)]
+pub(crate) struct LinkCommand {
+    /// The file or folder
+    #[arg(value_name = "REMOTE:PATH")]
+    pub(crate) place: String,
+    /// Let the link end after this time, such as 7d
+    #[arg(long, value_name = "TIME", conflicts_with = "unlink")]
+    pub(crate) expire: Option<Span>,
+    /// End the link
+    #[arg(long)]
+    pub(crate) unlink: bool,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount cleanup`.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "What 'rclone cleanup' does. It does not ask; 'megamount trash empty' does."
+)]
+pub(crate) struct CleanupCommand {
+    /// The account, and with --old-versions the folder whose files lose their old versions
+    #[arg(value_name = "REMOTE:[PATH]")]
+    pub(crate) place: String,
+    /// Delete old versions of files, too
+    #[arg(long)]
+    pub(crate) old_versions: bool,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount trash`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TrashCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) action: TrashAction,
+}
+
+/// What can be done with the rubbish bin.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum TrashAction {
+    /// List what is in it
+    List(Box<PlaceCommand>),
+    /// Bring something back
+    Restore(Box<RestoreCommand>),
+    /// Delete everything in it for good
+    Empty(Box<EmptyCommand>),
+}
+
+/// A place and nothing else.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PlaceCommand {
+    /// The account, or a file on it
+    #[arg(value_name = "REMOTE:[PATH]")]
+    pub(crate) place: String,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount trash restore`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RestoreCommand {
+    /// What to bring back, by its name in the bin
+    #[arg(value_name = "REMOTE:NAME")]
+    pub(crate) place: String,
+    /// Where it goes, with its new name [default: where it was if Mega knows that, else the root]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) to: Option<String>,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount trash empty`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EmptyCommand {
+    /// The account
+    #[arg(value_name = "REMOTE:")]
+    pub(crate) place: String,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount versions`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct VersionsCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) action: VersionsAction,
+}
+
+/// What can be done with old versions.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum VersionsAction {
+    /// List the versions of a file: number, size, time, handle; 0 is the present one
+    List(Box<PlaceCommand>),
+    /// Make an old version the present one, which becomes an old one
+    Restore(Box<RevertCommand>),
+    /// Delete old versions of a file, or of all files in a folder, for good
+    Prune(Box<PruneCommand>),
+}
+
+/// `megamount versions restore`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RevertCommand {
+    /// The file
+    #[arg(value_name = "REMOTE:PATH")]
+    pub(crate) place: String,
+    /// Which version: the number or the handle that 'versions list' shows
+    #[arg(value_name = "VERSION")]
+    pub(crate) version: String,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
+}
+
+/// `megamount versions prune`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PruneCommand {
+    /// The file or folder
+    #[arg(value_name = "REMOTE:[PATH]")]
+    pub(crate) place: String,
+    /// Leave the newest so many old versions of each file
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) keep: usize,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// How the account is reached.
+    #[command(flatten)]
+    pub(crate) account: AccountOptions,
 }

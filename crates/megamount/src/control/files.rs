@@ -109,6 +109,49 @@ pub(crate) enum FileAsk {
     Space,
     /// Whose session it is. Answered by `session`.
     Session,
+    /// The public link of a file or folder, made if there is none. Answered by `public-link`.
+    PublicLink {
+        /// The path.
+        path: String,
+        /// When it ends, seconds since 1970.
+        #[serde(default)]
+        expires: Option<i64>,
+    },
+    /// The end of a public link. Answered by `done`.
+    EndLink {
+        /// The path.
+        path: String,
+    },
+    /// What is in the rubbish bin. Answered by `trash`.
+    Trash,
+    /// Something in the rubbish bin goes to a path. Answered as `write`.
+    Restore {
+        /// Its name in the bin.
+        name: String,
+        /// Where it goes.
+        to: String,
+    },
+    /// The end of everything in the rubbish bin. Answered by `done`.
+    EmptyTrash,
+    /// Old versions of a file. Answered by `items`, newest first.
+    Versions {
+        /// The path.
+        path: String,
+    },
+    /// An old version becomes the present one. Answered as `write`.
+    Revert {
+        /// The path.
+        path: String,
+        /// The handle of the version.
+        handle: String,
+    },
+    /// Old versions of a file, or of all files below a folder, are deleted for good. Answered by `pruned`.
+    Prune {
+        /// The path.
+        path: String,
+        /// So many of each file stay.
+        keep: usize,
+    },
 }
 
 /// An answer.
@@ -145,6 +188,21 @@ pub(crate) enum FileReply {
         handle: String,
         /// Whether Mega takes it; none when it could not be asked.
         valid: Option<bool>,
+    },
+    /// A public link.
+    PublicLink {
+        /// The address.
+        url: String,
+    },
+    /// What is in the rubbish bin.
+    Trash {
+        /// Each with the folder it was in, if that is known and still there.
+        entries: Vec<(Item, Option<String>)>,
+    },
+    /// Old versions are gone.
+    Pruned {
+        /// How many.
+        count: usize,
     },
     /// The account's storage, bytes.
     Space {

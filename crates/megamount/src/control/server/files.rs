@@ -1,6 +1,7 @@
 //! Answers what is asked about files, over the same file system that the kernel asks.
 
 mod change;
+mod keep;
 mod read;
 mod settle;
 mod write;
@@ -72,6 +73,14 @@ pub(super) async fn answer(talk: &mut Talk<'_>, ask: FileAsk) -> io::Result<()> 
         FileAsk::Settle { paths } => settle::paths(talk, &paths).await?,
         FileAsk::Space => space(talk).await?,
         FileAsk::Session => session(talk).await?,
+        FileAsk::PublicLink { path, expires } => keep::link(talk, &path, expires).await?,
+        FileAsk::EndLink { path } => keep::end_link(talk, &path).await?,
+        FileAsk::Trash => keep::trash(talk).await?,
+        FileAsk::Restore { name, to } => keep::restore(talk, &name, &to).await?,
+        FileAsk::EmptyTrash => keep::empty(talk).await?,
+        FileAsk::Versions { path } => keep::versions(talk, &path).await?,
+        FileAsk::Revert { path, handle } => keep::revert(talk, &path, &handle).await?,
+        FileAsk::Prune { path, keep } => keep::prune(talk, path, keep).await?,
     };
     match answered {
         Ok(reply) => talk.say(reply).await,

@@ -83,6 +83,11 @@ pub(super) async fn clone(talk: &mut Talk<'_>, from: &str, to: &str) -> Answered
         Ok(_) => return Ok(Err(talk.refusal(from, Errno::ISDIR))),
         Err(errno) => return Ok(Err(talk.refusal(from, errno))),
     };
+    clone_of(talk, from, source, to).await
+}
+
+/// Makes a file with the content of another, or of an old version.
+pub(super) async fn clone_of(talk: &mut Talk<'_>, from: &str, source: Held, to: &str) -> Answered {
     let partial = match begin(talk, to, source.attr.perm & 0o100 != 0).await {
         Ok(partial) => partial,
         Err(refusal) => return Ok(Err(refusal)),
