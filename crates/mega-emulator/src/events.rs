@@ -14,17 +14,17 @@ use crate::state::{Event, State};
 
 /// Who listens and where.
 struct Listener {
-    /// `None` for a folder link's visitor, who gets no packets.
-    user: Option<String>,
+    /// A user handle, or the name of a folder link's stream.
+    user: String,
     at: u64,
 }
 
 fn listener(shared: &Shared, state: &State, request: &Request) -> Result<Listener, i64> {
     let user = match (request.query("sid"), request.query("n")) {
-        (Some(sid), _) if !sid.is_empty() => Some(state.sessions.get(sid).ok_or(-15)?.user.clone()),
+        (Some(sid), _) if !sid.is_empty() => state.sessions.get(sid).ok_or(-15)?.user.clone(),
         (_, Some(n)) => {
-            n.get(..8).and_then(|ph| state.links.get(ph)).ok_or(-9)?;
-            None
+            let link = n.get(..8).and_then(|ph| state.links.get(ph)).ok_or(-9)?;
+            crate::view::visitors(link.node)
         }
         _ => return Err(-15),
     };
@@ -45,7 +45,7 @@ fn listener(shared: &Shared, state: &State, request: &Request) -> Result<Listene
 impl Listener {
     /// Packets after the position: at most `limit`, but never half a change.
     fn packets(&self, state: &State, limit: usize) -> Result<(Vec<Event>, bool), i64> {
-        let Some(events) = self.user.as_ref().and_then(|u| state.events.get(u)) else {
+        let Some(events) = state.events.get(&self.user) else {
             return if self.at == 0 {
                 Ok((Vec::new(), false))
             } else {
@@ -70,8 +70,7 @@ impl Listener {
     }
 
     fn wait_url(&self, shared: &Shared) -> String {
-        let who = self.user.as_deref().unwrap_or("-");
-        format!("{}/w/{who}/{}", shared.base_url, self.at)
+        format!("{}/w/{}/{}", shared.base_url, self.user, self.at)
     }
 }
 

@@ -427,19 +427,23 @@ impl Work<'_> {
         }
     }
 
+    /// Adds keys for the shares above.
+    fn add_share_keys(&self, node: &mut Node, key: &NodeKey) {
+        let Some(parent) = node.p else { return };
+        for root in self.state.shares_above(parent) {
+            let Some(share) = self.state.share_key(root) else {
+                continue;
+            };
+            node.sk
+                .push((root, b64(&crypto::ecb_encrypt(&share, &key.raw()))));
+        }
+    }
+
     /// Adds keys for the shares above and announces the node.
     fn put(&mut self, mut node: Node, key: &NodeKey, name: &str) -> Handle {
-        if let Some(parent) = node.p {
-            for root in self.state.shares_above(parent) {
-                let Some(share) = self.state.share_key(root) else {
-                    continue;
-                };
-                node.sk
-                    .push((root, b64(&crypto::ecb_encrypt(&share, &key.raw()))));
-            }
-            if let Some(names) = self.names.get_mut(&parent) {
-                names.entry(name.to_owned()).or_insert(node.h);
-            }
+        self.add_share_keys(&mut node, key);
+        if let Some(names) = node.p.and_then(|parent| self.names.get_mut(&parent)) {
+            names.entry(name.to_owned()).or_insert(node.h);
         }
         let h = node.h;
         self.state.put_node(node);
@@ -508,6 +512,7 @@ impl Work<'_> {
                 let mut node = self.node(parent, &key, &Self::attributes(name, &crc, *mtime));
                 node.s = content.size();
                 node.content = Some(id);
+                self.add_share_keys(&mut node, &key);
                 let h = node.h;
                 self.state.put_node(node);
                 let change = self.begin();

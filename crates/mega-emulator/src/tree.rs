@@ -302,7 +302,7 @@ impl State {
         let tail = format!(
             r#"],"f2":[{}],"ok":[],"ok0":[],"s":[],"u":[],"sn":"{}","st":"{}","noc":1}}]"#,
             self.render_all(&old, &view),
-            b64(&[0; 8]),
+            self.sequence(&crate::view::visitors(root)),
             self.latest_tag()
         );
         TreeReply {

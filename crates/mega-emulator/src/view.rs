@@ -26,6 +26,11 @@ pub(crate) fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
+/// The name of the event stream of a folder link's visitors; no user handle has its length.
+pub(crate) fn visitors(root: Handle) -> String {
+    format!("link-{root}")
+}
+
 impl View {
     /// The `k` member of `node`.
     fn key(&self, node: &Node) -> String {
@@ -99,7 +104,8 @@ impl State {
         out
     }
 
-    /// Everybody who sees node `h`: its owner and the recipients of shares above it.
+    /// Everybody who sees node `h`: its owner, the recipients of shares above it, and the visitors of folder
+    /// links, who all listen to the stream of the link's root.
     pub(crate) fn audience(&self, h: Handle) -> Vec<(String, View)> {
         let Some(node) = self.node(h) else {
             return Vec::new();
@@ -109,6 +115,9 @@ impl State {
             let Some(share) = self.shares.get(&root) else {
                 continue;
             };
+            if share.users.contains_key("EXP") {
+                out.push((visitors(root), View::Link(root)));
+            }
             for user in share.users.keys().filter(|u| *u != "EXP") {
                 if !out.iter().any(|(u, _)| u == user) {
                     out.push((user.clone(), View::Share(root, user.clone())));
