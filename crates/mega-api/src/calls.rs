@@ -212,10 +212,13 @@ impl Api {
 
     fn download_command(&self, node: NodeHandle) -> Command {
         let ssl = Self::ssl(self.0.config.transfer_tls);
-        if self.0.config.cloudraid {
-            Command::download_parts(node, ssl)
-        } else {
-            Command::download(node, ssl)
+        let link = self.link().filter(|link| !link.is_folder());
+        Command::Download {
+            g: 1,
+            ssl,
+            n: link.is_none().then_some(node),
+            p: link.map(|link| link.handle),
+            v: self.0.config.cloudraid.then_some(2),
         }
     }
 

@@ -24,6 +24,9 @@ const BLOCKING_SILENCE: Duration = Duration::from_secs(45);
 const CLASSIC_SILENCE: Duration = Duration::from_secs(75);
 /// A wait that ends sooner and brings nothing is a failing server, not news.
 const SUSPICIOUS: Duration = Duration::from_secs(1);
+/// The position of what has no stream of events: a file link, or a folder link that came without one. The
+/// first poll is current, all others wait for ever.
+pub(crate) const NO_EVENTS: &str = "none";
 /// The largest reply that is read.
 const MAX_REPLY: usize = 256 << 20;
 
@@ -88,15 +91,21 @@ impl Api {
         channel: &mut EventChannel,
     ) -> Result<EventReply, ApiError> {
         let started = Instant::now();
+        if *sn == Seqno::from(NO_EVENTS) {
+            if channel.is_current {
+                std::future::pending::<()>().await;
+            }
+            channel.is_current = true;
+            return Ok(EventReply::default());
+        }
         loop {
-            let (session, generation) = self.0.sessions.current()?;
+            let (authority, generation) = self.0.sessions.authority()?;
+            let authority = authority.query();
             let asked = Instant::now();
             let waited = channel.wait_url.is_some();
             let polled = match channel.scheme {
-                EventScheme::Blocking => {
-                    self.poll_blocking(sn, session.sid.as_str(), channel).await
-                }
-                EventScheme::Classic => self.poll_classic(sn, session.sid.as_str(), channel).await,
+                EventScheme::Blocking => self.poll_blocking(sn, &authority, channel).await,
+                EventScheme::Classic => self.poll_classic(sn, &authority, channel).await,
             };
             let error = match polled {
                 Ok(EventBody::KeepAlive) => {
@@ -184,12 +193,12 @@ impl Api {
     async fn poll_blocking(
         &self,
         sn: &Seqno,
-        sid: &str,
+        authority: &str,
         channel: &EventChannel,
     ) -> Result<EventBody, PollError> {
         let url = match &channel.wait_url {
-            Some(url) => with_position(url, sn, sid),
-            None => with_position(&format!("{}/wsc", self.0.http.origin()), sn, sid),
+            Some(url) => with_position(url, sn, authority),
+            None => with_position(&format!("{}/wsc", self.0.http.origin()), sn, authority),
         };
         self.poll(&url, BLOCKING_SILENCE).await
     }
@@ -197,7 +206,7 @@ impl Api {
     async fn poll_classic(
         &self,
         sn: &Seqno,
-        sid: &str,
+        authority: &str,
         channel: &mut EventChannel,
     ) -> Result<EventBody, PollError> {
         if let Some(url) = channel.wait_url.take() {
@@ -206,7 +215,7 @@ impl Api {
                 drop(http::body(response, CLASSIC_SILENCE, MAX_REPLY).await);
             }
         }
-        let url = with_position(&format!("{}/sc", self.0.http.origin()), sn, sid);
+        let url = with_position(&format!("{}/sc", self.0.http.origin()), sn, authority);
         self.poll(&url, self.0.config.timeout).await
     }
 
@@ -241,10 +250,10 @@ enum PollError {
     Failed(ApiError),
 }
 
-/// Adds position and session to an address.
-fn with_position(url: &str, sn: &Seqno, sid: &str) -> String {
+/// Adds position and authority to an address.
+fn with_position(url: &str, sn: &Seqno, authority: &str) -> String {
     let join = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{join}sn={sn}&sid={sid}")
+    format!("{url}{join}sn={sn}{authority}")
 }
 
 #[cfg(test)]
@@ -255,11 +264,11 @@ mod tests {
     fn positions_are_added_to_any_address() {
         let sn = Seqno::from("AAAAAAAAAAA");
         assert_eq!(
-            with_position("http://h/w/1", &sn, "s"),
+            with_position("http://h/w/1", &sn, "&sid=s"),
             "http://h/w/1?sn=AAAAAAAAAAA&sid=s"
         );
         assert_eq!(
-            with_position("http://h/w?x=1", &sn, "s"),
+            with_position("http://h/w?x=1", &sn, "&sid=s"),
             "http://h/w?x=1&sn=AAAAAAAAAAA&sid=s"
         );
     }

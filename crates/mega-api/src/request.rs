@@ -242,13 +242,12 @@ impl Api {
         };
         let mut few = 0;
         loop {
-            let session = match auth {
-                Auth::Session => Some(self.0.sessions.current().map_err(doubtful)?),
-                Auth::None => None,
-            };
-            let (sid, generation) = match &session {
-                Some((session, generation)) => (Some(session.sid.as_str()), *generation),
-                None => (None, 0),
+            let (authority, generation) = match auth {
+                Auth::Session => {
+                    let (authority, generation) = self.0.sessions.authority().map_err(doubtful)?;
+                    (authority.query(), generation)
+                }
+                Auth::None => (String::new(), 0),
             };
             let doubt = frozen.progress().doubt;
             let is_forgotten =
@@ -261,7 +260,7 @@ impl Api {
                 .progress()
                 .doubt
                 .get_or_insert((generation, Instant::now()));
-            let outcome = Box::pin(self.once(frozen, sid)).await;
+            let outcome = Box::pin(self.once(frozen, &authority)).await;
             if !outcome.may_be_done() {
                 frozen.progress().doubt = doubt;
             }
@@ -308,9 +307,9 @@ impl Api {
     }
 
     /// One try.
-    async fn once(&self, frozen: &Frozen, sid: Option<&str>) -> Outcome {
+    async fn once(&self, frozen: &Frozen, authority: &str) -> Outcome {
         let idle = self.0.config.timeout;
-        let response = match self.exchange(frozen, sid, idle).await {
+        let response = match self.exchange(frozen, authority, idle).await {
             Ok(response) => response,
             Err(trouble) => return Outcome::Trouble(trouble),
         };
@@ -336,18 +335,15 @@ impl Api {
         }
     }
 
-    /// Posts to `/cs`, meeting challenges, until there is a status 200.
+    /// Posts to `/cs`, meeting challenges, until there is a status 200. `authority` is what
+    /// [`Authority::query`](crate::session::Authority::query) adds to the address.
     pub(crate) async fn exchange(
         &self,
         frozen: &Frozen,
-        sid: Option<&str>,
+        authority: &str,
         idle: Duration,
     ) -> Result<Response, Trouble> {
-        let mut url = format!("{}/cs?id={}", self.0.http.origin(), frozen.id());
-        if let Some(sid) = sid {
-            url.push_str("&sid=");
-            url.push_str(sid);
-        }
+        let url = format!("{}/cs?id={}{authority}", self.0.http.origin(), frozen.id());
         self.post(&url, frozen.body(), idle).await
     }
 

@@ -13,6 +13,7 @@ use mega_proto::{SessionId, UserHandle};
 
 use crate::api::Api;
 use crate::error::{ApiError, ErrorClass};
+use crate::link::PublicLink;
 use crate::login::Credentials;
 
 /// A second silent login is not made sooner: two programs that end each other's sessions must not go on
@@ -45,9 +46,30 @@ pub type CredentialSource = Arc<dyn Fn() -> Option<Credentials> + Send + Sync>;
 /// Is told about the session of a silent re-login, to store it. May block.
 pub type NewSessionHook = Arc<dyn Fn(&Session) + Send + Sync>;
 
+/// In whose name a request is made.
+#[derive(Clone)]
+pub(crate) enum Authority {
+    /// Of an account.
+    Session(Arc<Session>),
+    /// Of anybody who has the link.
+    Link(Arc<PublicLink>),
+}
+
+impl Authority {
+    /// What it adds to the address of a request; nothing for a file link.
+    pub(crate) fn query(&self) -> String {
+        match self {
+            Self::Session(session) => format!("&sid={}", session.sid.as_str()),
+            Self::Link(link) if link.is_folder() => format!("&n={}", link.handle),
+            Self::Link(_) => String::new(),
+        }
+    }
+}
+
 #[derive(Default)]
 struct State {
     session: Option<Arc<Session>>,
+    link: Option<Arc<PublicLink>>,
     generation: u64,
     is_dead: bool,
     relogged_at: Option<Instant>,
@@ -74,6 +96,23 @@ impl Sessions {
         }
         let session = state.session.clone().ok_or(ApiError::NoSession)?;
         Ok((session, state.generation))
+    }
+
+    /// In whose name to ask now, with the generation of the session.
+    pub(crate) fn authority(&self) -> Result<(Authority, u64), ApiError> {
+        if let Some(link) = &self.state().link {
+            return Ok((Authority::Link(Arc::clone(link)), 0));
+        }
+        let (session, generation) = self.current()?;
+        Ok((Authority::Session(session), generation))
+    }
+
+    pub(crate) fn visit(&self, link: PublicLink) {
+        self.state().link = Some(Arc::new(link));
+    }
+
+    pub(crate) fn link(&self) -> Option<Arc<PublicLink>> {
+        self.state().link.clone()
     }
 
     fn install(&self, session: Session) {

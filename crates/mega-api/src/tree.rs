@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::api::Api;
 use crate::error::{ApiError, SinkError};
+use crate::events::NO_EVENTS;
 use crate::http;
 use crate::request::{Clock, Patience, Trouble};
 use crate::retry::{Retry, policy};
@@ -313,6 +314,9 @@ impl Api {
     where
         F: FnMut(TreeItem) -> Result<(), SinkError> + Send + 'static,
     {
+        if let Some(link) = self.link().filter(|link| !link.is_folder()) {
+            return self.fetch_file_link(&link, sink).await;
+        }
         let _permit = self.reader().await?;
         let frozen = self.freeze([Command::fetch_nodes(false)]);
         let idle = self.0.config.timeout.max(FIRST_BYTE);
@@ -324,8 +328,8 @@ impl Api {
             failure: None,
         };
         loop {
-            let (session, generation) = self.0.sessions.current()?;
-            let answered = Box::pin(self.exchange(&frozen, Some(session.sid.as_str()), idle)).await;
+            let (authority, generation) = self.0.sessions.authority()?;
+            let answered = Box::pin(self.exchange(&frozen, &authority.query(), idle)).await;
             let error = match answered {
                 Err(Trouble { error, .. }) => error,
                 Ok(response) => {
@@ -344,7 +348,13 @@ impl Api {
                         .map_err(|_| ApiError::Internal("the tree's sink panicked"))?;
                     delivery = back;
                     match (parsed, broken) {
-                        (Ok(Parsed::Tree), _) => return Ok(delivery.end),
+                        (Ok(Parsed::Tree), _) => {
+                            if self.link().is_some() {
+                                let none = || Seqno::from(NO_EVENTS);
+                                delivery.end.sn.get_or_insert_with(none);
+                            }
+                            return Ok(delivery.end);
+                        }
                         (Ok(Parsed::Refused(ErrorCode::Session)), _) => {
                             self.relogin(generation).await?;
                             continue;

@@ -24,6 +24,7 @@ mod fingerprint;
 mod hashcash;
 mod key_ring;
 mod keys;
+mod link;
 mod local;
 mod login;
 mod mac;
@@ -44,6 +45,7 @@ pub use keys::{
     AttrKey, ChunkMac, ContentKey, FileKey, FolderKey, MasterKey, MetaMac, NodeKey, Nonce,
     PasswordKey, ShareKey, UploadKey,
 };
+pub use link::LinkKey;
 pub use local::{LocalKey, derive_local_key};
 pub use login::{
     V2Keys, derive_v2, normalise_email, password_key_v1, password_key_v1_utf8, session_user,
