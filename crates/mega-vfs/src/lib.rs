@@ -21,6 +21,7 @@ mod file;
 mod handles;
 mod inode;
 mod leftovers;
+mod link;
 mod links;
 mod lookups;
 mod lost_base;

@@ -20,6 +20,7 @@ use mega_tree::truth::{self, Delta, Scope};
 use mega_tree::{Child, StoredName};
 
 use crate::errno::store_errno;
+use crate::link::Shaper;
 use crate::shared::Shared;
 use crate::state::{Invalidation, META_QUOTA, Quota, State};
 use crate::types::OpResult;
@@ -216,7 +217,12 @@ impl Shared {
     }
 
     /// Applies one reply.
-    async fn apply(&self, reply: EventReply) -> OpResult<()> {
+    async fn apply(&self, mut reply: EventReply) -> OpResult<()> {
+        if let Some(link) = self.api.link() {
+            Shaper::new(link, &self.store)
+                .and_then(|mut shaper| shaper.shape_reply(&mut reply, &self.store))
+                .map_err(|error| store_errno(&error))?;
+        }
         let is_own = {
             let state = self.lock();
             reply.packets.iter().any(|packet| state.own.is_own(packet))
@@ -324,6 +330,9 @@ impl Shared {
 
     /// Asks the server for the quota.
     pub(crate) async fn refresh_quota(&self) {
+        if self.api.link().is_some() {
+            return;
+        }
         let before = self.space.spent_so_far();
         match self.api.quota().await {
             Ok(quota) => {

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use lru::LruCache;
-use mega_api::{Api, ApiError};
+use mega_api::{Api, ApiError, PublicLink};
 use mega_crypto::KeyRing;
 use mega_store::{Store, StoreError, Subject};
 use mega_transfer::{Downloads, TransferLimits, Uploads};
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Vfs;
 use crate::changes::Changes;
 use crate::inode::Inodes;
+use crate::link::Shaper;
 use crate::ops::Space;
 use crate::remote::OwnPackets;
 use crate::shared::Shared;
@@ -49,7 +50,8 @@ pub enum StartError {
 }
 
 impl Vfs {
-    /// Brings an account up. The session must be installed in `api`, the store pinned and unlocked.
+    /// Brings an account up, or a public link, which is read-only. The session must be installed in `api`, or the
+    /// link visited; the store pinned and unlocked.
     /// Answers from local state at once when there is any, and catches up in the background.
     ///
     /// # Errors
@@ -65,15 +67,15 @@ impl Vfs {
             crate::tree_load::load(&store, &api, &config.loading).await?;
         }
         let roots = store.roots()?.ok_or(StartError::NoRoot)?;
-        let session = api.session().ok_or(ApiError::NoSession)?;
-        let mut ring = KeyRing::new(
-            session.master_key.clone(),
-            Some(session.user.to_string()),
-            None,
-        );
-        ring.set_rsa(session.rsa.clone());
-        let decryptor = Arc::new(Decryptor::new(ring));
-        let shares = crate::share_keys::load(&store, &decryptor, &session.master_key)?;
+        let (decryptor, shares) = match api.link() {
+            Some(link) => (Arc::new(link_decryptor(&store, link)?), None),
+            None => {
+                let (decryptor, shares) = account_decryptor(&store, &api)?;
+                (Arc::new(decryptor), Some(shares))
+            }
+        };
+        let mut config = config;
+        config.read_only |= api.link().is_some();
         let config = Arc::new(config);
         crate::catalog::drop_partials(&store)?;
         crate::aside::set_aside(&store)?;
@@ -110,8 +112,10 @@ impl Vfs {
             sharers: Vec::new(),
             zones: std::collections::HashMap::new(),
         };
-        state.take_shares(&shares.rows);
-        state.lacks_share_keys = shares.is_lacking;
+        if let Some(shares) = shares {
+            state.take_shares(&shares.rows);
+            state.lacks_share_keys = shares.is_lacking;
+        }
         let root = find_root(&mut state, &config.sub_path)?;
         state.root = root;
         state.inodes = Inodes::new(root);
@@ -159,6 +163,30 @@ impl Vfs {
             tasks: Mutex::new(tasks),
         }))
     }
+}
+
+/// The keys of an account, with those of its shares.
+fn account_decryptor(
+    store: &Store,
+    api: &Api,
+) -> Result<(Decryptor, crate::share_keys::Loaded), StartError> {
+    let session = api.session().ok_or(ApiError::NoSession)?;
+    let mut ring = KeyRing::new(
+        session.master_key.clone(),
+        Some(session.user.to_string()),
+        None,
+    );
+    ring.set_rsa(session.rsa.clone());
+    let decryptor = Decryptor::new(ring);
+    let shares = crate::share_keys::load(store, &decryptor, &session.master_key)?;
+    Ok((decryptor, shares))
+}
+
+/// The one key of a link.
+fn link_decryptor(store: &Store, link: Arc<PublicLink>) -> Result<Decryptor, StartError> {
+    let key = link.key.share_key();
+    let root = Shaper::new(link, store)?.root().ok_or(StartError::NoRoot)?;
+    Ok(Decryptor::new(KeyRing::for_link(&root.to_string(), key)))
 }
 
 /// The subject of the folder that is to be the root.

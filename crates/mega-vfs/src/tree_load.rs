@@ -8,6 +8,7 @@ use mega_proto::TreeItem;
 use mega_store::{Replaced, ShareKind, ShareRow, Store, StoreError};
 use mega_tree::truth::{row_from_raw, share_from_raw};
 
+use crate::link::Shaper;
 use crate::remote::BREATH;
 use crate::shared::Shared;
 use crate::start::StartError;
@@ -50,10 +51,14 @@ pub(crate) async fn load(
     api: &Api,
     loading: &Arc<Loading>,
 ) -> Result<Option<Replaced>, StartError> {
+    let mut shaper = match api.link() {
+        Some(link) => Some(Shaper::new(link, store)?),
+        None => None,
+    };
     let running = loading.begin();
     let counter = Arc::clone(loading);
     let loader = Arc::new(std::sync::Mutex::new(Some(store.begin_load()?)));
-    let sink_loader = Arc::clone(&loader);
+    let (sink_loader, sink_store) = (Arc::clone(&loader), Arc::clone(store));
     let end = api
         .fetch_tree(move |item| {
             let mut guard = sink_loader
@@ -63,7 +68,16 @@ pub(crate) async fn load(
                 return Ok(());
             };
             match item {
-                TreeItem::Node(raw) => {
+                TreeItem::Node(mut raw) => {
+                    if let Some(shaper) = &mut shaper {
+                        let is_known = shaper.root().is_some();
+                        if let Some(root) = shaper.shape(&mut raw) {
+                            loader.node(row_from_raw(&root))?;
+                        }
+                        if !is_known {
+                            shaper.keep(&sink_store)?;
+                        }
+                    }
                     if let Some(share) = share_from_raw(&raw) {
                         loader.share(share)?;
                     }

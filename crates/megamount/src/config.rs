@@ -6,10 +6,13 @@
 
 pub(crate) mod edit;
 mod file;
+pub(crate) mod link;
 mod rclone;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use mega_api::PublicLink;
 
 use crate::cli::{Carried, MountOptions};
 use crate::env_vars as env;
@@ -46,6 +49,8 @@ pub(crate) enum RemoteKind {
     Demo,
     /// An account.
     Account(Account),
+    /// A public link: read-only, without an account.
+    Link(PublicLink),
 }
 
 /// How to log in to an account.
@@ -96,8 +101,11 @@ impl FromStr for RemoteSpec {
         let bad = || Failure::BadRemote {
             given: text.to_owned(),
         };
-        if is_public_link(text) {
-            return Err(Failure::PublicLink);
+        if link::is_link(text) {
+            // Never repeated: it may hold a key.
+            return Err(Failure::BadLink {
+                why: "a name is needed here",
+            });
         }
         let (name, path) = text.split_once(':').ok_or_else(bad)?;
         if !is_remote_name(name) {
@@ -127,24 +135,36 @@ pub(crate) fn is_remote_name(name: &str) -> bool {
     chars.next().is_some_and(word) && chars.all(|c| word(c) || matches!(c, '.' | ' ' | '-'))
 }
 
-/// `https://mega.nz/folder/...` and its older spellings.
-fn is_public_link(text: &str) -> bool {
-    let rest = text
-        .strip_prefix("https://")
-        .or_else(|| text.strip_prefix("http://"));
-    rest.is_some_and(|rest| {
-        ["mega.nz/", "mega.co.nz/", "www.mega.nz/", "mega.io/"]
-            .iter()
-            .any(|h| rest.starts_with(h))
-    })
-}
-
-/// Finds `name`; `config` is the value of `--config`, `carried` what rclone's options say.
-pub(crate) fn find(
-    name: &str,
+/// What the REMOTE argument means: a remote, and the path on it.
+pub(crate) fn resolve(
+    text: &str,
     config: Option<&Path>,
     carried: &Carried,
-) -> Result<Remote, Failure> {
+) -> Result<(Remote, String), Failure> {
+    let linked = |text: &str, path: String| {
+        let public = link::parse(text)?;
+        let ours = file::load(&paths::config_file(config)?, config.is_some())?;
+        let remote = Remote {
+            name: link::name(&public),
+            kind: RemoteKind::Link(public),
+            options: ours.defaults,
+        };
+        Ok((remote, path))
+    };
+    if link::is_link(text) {
+        return linked(text, String::new());
+    }
+    let spec: RemoteSpec = text.parse()?;
+    if link::HIDDEN.strip_suffix(':') == Some(&spec.name)
+        && let Some(text) = env::text(env::LINK)
+    {
+        return linked(&text, spec.path);
+    }
+    Ok((find(&spec.name, config, carried)?, spec.path))
+}
+
+/// Finds the remote `name`; `config` is the value of `--config`, `carried` what rclone's options say.
+fn find(name: &str, config: Option<&Path>, carried: &Carried) -> Result<Remote, Failure> {
     let mut remote = find_configured(name, config, carried)?;
     if let (RemoteKind::Account(account), Some(code)) = (&mut remote.kind, &carried.code) {
         let code = crate::password::digits(code);
@@ -172,10 +192,13 @@ fn find_configured(
     }
     if let Some(remote) = ours.remotes.get_mut(name) {
         remote.overlay(carried.user.clone(), carried.pass.clone());
-        let account = remote.account(name, &config_path)?;
+        let kind = match remote.link(name, &config_path)? {
+            Some(public) => RemoteKind::Link(public),
+            None => RemoteKind::Account(remote.account(name, &config_path)?),
+        };
         return Ok(Remote {
             name: name.to_owned(),
-            kind: RemoteKind::Account(account),
+            kind,
             options: remote.options.clone().or(defaults),
         });
     }
@@ -349,8 +372,9 @@ mod tests {
     }
 
     #[test]
-    fn links_are_recognised() {
+    fn a_link_is_no_name_and_is_not_repeated() {
         let link = "https://mega.nz/folder/AAAA#BBBB".parse::<RemoteSpec>();
-        assert!(matches!(link, Err(Failure::PublicLink)));
+        let message = link.unwrap_err().to_string();
+        assert!(!message.contains("BBBB"), "{message}");
     }
 }

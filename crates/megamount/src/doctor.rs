@@ -200,13 +200,12 @@ fn options(command: &DoctorCommand) -> Result<(MountOptions, Finding), Failure> 
         let below = config::options_of("", &file)?;
         return Ok((command.options.clone().or(below), Finding::good(found)));
     };
-    let spec: RemoteSpec = remote.parse()?;
-    let remote = config::find(
-        &spec.name,
+    let (remote, _) = config::resolve(
+        remote,
         command.program.config.as_deref(),
         &Carried::default(),
     )?;
-    let found = Finding::good(format!("the remote '{}:' is configured", spec.name));
+    let found = Finding::good(format!("the remote '{}:' is configured", remote.name));
     Ok((command.options.clone().or(remote.options), found))
 }
 

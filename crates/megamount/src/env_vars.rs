@@ -60,6 +60,8 @@ option_variables!(
     WRITE_BACK_MAX,
 );
 
+/// The public link that the remote `link:` stands for; it holds a key.
+pub(crate) const LINK: &str = "MEGAMOUNT_LINK";
 /// The configuration file of rclone; an empty value means that rclone has none.
 pub(crate) const RCLONE_CONFIG: &str = "RCLONE_CONFIG";
 /// The directory of rclone's configuration file.

@@ -28,7 +28,7 @@ pub(crate) fn code(failure: &Failure) -> u8 {
     match failure {
         Failure::Usage(_)
         | Failure::BadRemote { .. }
-        | Failure::PublicLink
+        | Failure::BadLink { .. }
         | Failure::ConfigUnreadable { .. }
         | Failure::ConfigInvalid { .. }
         | Failure::NoRclone { .. }
@@ -47,12 +47,14 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         Failure::UnknownRemote { .. }
         | Failure::PathNotFound { .. }
         | Failure::NoSource { .. }
+        | Failure::LinkGone { .. }
         | Failure::NotMounted { .. }
         | Failure::NoChange { .. } => NOT_FOUND,
         Failure::PasswordNeeded { .. }
         | Failure::PasswordCommand { .. }
         | Failure::PasswordFile { .. }
         | Failure::WrongPassword { .. }
+        | Failure::LinkKey { .. }
         | Failure::UnknownUser { .. }
         | Failure::OldPassword { .. }
         | Failure::TooManyLogins { .. }

@@ -21,12 +21,34 @@ pub(crate) enum Failure {
         /// What was given instead.
         given: String,
     },
-    /// A public link where a remote is expected.
+    /// A public link that cannot be one.
     #[error(
-        "public links cannot be mounted yet. Import the link into your account at mega.nz and \
-         mount the account."
+        "the public link cannot be used: {why}. Copy all of it, in quotes: \
+         'https://mega.nz/folder/HANDLE#KEY' or 'https://mega.nz/file/HANDLE#KEY'."
     )]
-    PublicLink,
+    BadLink {
+        /// What is wrong, without any part of the link.
+        why: &'static str,
+    },
+    /// A public link that Mega does not know, or not any more.
+    #[error(
+        "the public link '{name}' cannot be opened: {why}. Ask whoever gave it to you for a new one."
+    )]
+    LinkGone {
+        /// The remote.
+        name: String,
+        /// What Mega says.
+        why: String,
+    },
+    /// The key of a public link does not open it.
+    #[error(
+        "the key of the public link '{name}' is wrong. It is the part after '#'; copy all of the link, in \
+         quotes."
+    )]
+    LinkKey {
+        /// The remote.
+        name: String,
+    },
     /// No section of any configuration has that name.
     #[error("there is no remote '{name}'. {}", known_remotes(known, config, rclone.as_deref()))]
     UnknownRemote {
@@ -138,22 +160,24 @@ pub(crate) enum Failure {
         /// The account's e-mail address.
         user: String,
     },
-    /// A `pass-command` or `totp-command` failed.
+    /// A `pass-command`, `totp-command` or `link-command` failed.
     #[error(
         "the {what} of remote '{name}' failed: {reason}. Run the command by hand: it must print \
          one line and exit with 0."
     )]
     PasswordCommand {
-        /// `pass-command` or `totp-command`.
+        /// The option.
         what: &'static str,
         /// The remote.
         name: String,
         /// What happened.
         reason: String,
     },
-    /// A `pass-file` cannot be read.
-    #[error("cannot read the password of remote '{name}' from {path}: {reason}.")]
+    /// A `pass-file` or `link-file` cannot be read.
+    #[error("cannot read the {what} of remote '{name}' from {path}: {reason}.")]
     PasswordFile {
+        /// What the file holds.
+        what: &'static str,
         /// The remote.
         name: String,
         /// The file.

@@ -8,6 +8,7 @@
 mod account;
 mod attempts;
 mod bring_up;
+mod link;
 mod login;
 mod plan;
 mod session;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use mega_vfs::{Left, Vfs};
 
 use crate::cli::{LogLevel, MountCommand};
+use crate::config;
 use crate::control::protocol::{Hello, MOST_CHANGES};
 use crate::control::report::{Form, Report};
 use crate::display::Bars;
@@ -47,6 +49,9 @@ const SHOWN: usize = 12;
 
 /// Runs the command; returns the exit code after everything has been said.
 pub(crate) fn run(command: &MountCommand) -> u8 {
+    if config::link::is_link(&command.remote) {
+        link::hide(&command.remote);
+    }
     match start(command) {
         Ok(code) => code,
         Err(failure) => {

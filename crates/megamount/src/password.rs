@@ -30,7 +30,7 @@ pub(crate) fn configured(name: &str, account: &Account) -> Result<Option<Secret>
         PasswordSource::Ask => Ok(None),
         PasswordSource::Obscured(obscured) => Ok(reveal(obscured)),
         PasswordSource::Command(command) => run("pass-command", name, command).map(Some),
-        PasswordSource::File(path) => from_file(name, path).map(Some),
+        PasswordSource::File(path) => from_file("password", name, path).map(Some),
     }
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn digits(code: &str) -> String {
 }
 
 /// The first line that `command` prints.
-fn run(what: &'static str, name: &str, command: &str) -> Result<Secret, Failure> {
+pub(crate) fn run(what: &'static str, name: &str, command: &str) -> Result<Secret, Failure> {
     let failed = |reason: String| Failure::PasswordCommand {
         what,
         name: name.to_owned(),
@@ -76,8 +76,10 @@ fn run(what: &'static str, name: &str, command: &str) -> Result<Secret, Failure>
     first_line(output.stdout).ok_or_else(|| failed("it printed nothing usable".to_owned()))
 }
 
-fn from_file(name: &str, path: &Path) -> Result<Secret, Failure> {
+/// The first line of the file at `path`, which is `what` of a remote.
+pub(crate) fn from_file(what: &'static str, name: &str, path: &Path) -> Result<Secret, Failure> {
     let failed = |reason: String| Failure::PasswordFile {
+        what,
         name: name.to_owned(),
         path: path.to_path_buf(),
         reason,

@@ -243,7 +243,14 @@ pub(crate) fn redacted(text: &str) -> String {
             }
             let hidden = matches!(
                 key,
-                "user" | "pass" | "pass-command" | "totp-command" | "proxy" | "api-url"
+                "user"
+                    | "pass"
+                    | "pass-command"
+                    | "totp-command"
+                    | "link"
+                    | "link-command"
+                    | "proxy"
+                    | "api-url"
             ) || (item.is_str() && key.contains("pass") && !OPEN.contains(&key));
             let value = match item.as_value() {
                 Some(value) if !hidden => {
@@ -445,7 +452,8 @@ mod tests {
     fn redacted_text_tells_nothing() {
         let text = "# SECRET\n[defaults]\nproxy = \"http://SECRET@p\"\nuploads = 3 # SECRET\n\
             [remote.w]\nuser = \"SECRET@x\"\npass = \"SECRET\"\ntotp-command = \"SECRET\"\n\
-            [remote.v]\nuser = \"SECRET\"\npass-command = \"SECRET\"\n";
+            [remote.v]\nuser = \"SECRET\"\npass-command = \"SECRET\"\n\
+            [remote.l]\nlink = \"SECRET\"\nlink-command = \"SECRET\"\n";
         let text = redacted(text);
         assert!(!text.contains("SECRET"), "{text}");
         assert!(

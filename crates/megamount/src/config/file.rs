@@ -9,6 +9,8 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use mega_api::PublicLink;
+use mega_crypto::Secret;
 use toml::{Table, Value};
 
 use super::{Account, PasswordSource, check_obscured, is_remote_name};
@@ -33,6 +35,9 @@ pub(super) struct RemoteEntry {
     pass_command: Option<String>,
     pass_file: Option<PathBuf>,
     totp_command: Option<String>,
+    link: Option<String>,
+    link_command: Option<String>,
+    link_file: Option<PathBuf>,
     pub(super) options: MountOptions,
 }
 
@@ -45,6 +50,36 @@ impl RemoteEntry {
             self.pass_command = None;
             self.pass_file = None;
         }
+    }
+
+    /// The public link of this entry, which stands in `path`; none if it is an account.
+    pub(super) fn link(&self, name: &str, path: &Path) -> Result<Option<PublicLink>, Failure> {
+        let is_account = self.user.is_some() || self.pass.is_some();
+        let text = match (&self.link, &self.link_command, &self.link_file) {
+            (None, None, None) => return Ok(None),
+            (Some(text), None, None) if !is_account => Secret::new(text.clone()),
+            (None, Some(command), None) if !is_account => {
+                crate::password::run("link-command", name, command)?
+            }
+            (None, None, Some(file)) if !is_account => {
+                crate::password::from_file("link", name, &paths::absolute(file)?)?
+            }
+            _ => {
+                return Err(invalid(
+                    path,
+                    format!(
+                        "the remote '{name}' is either an account or a link, and a link has one of \
+                         'link', 'link-command' and 'link-file'."
+                    ),
+                ));
+            }
+        };
+        super::link::parse(text.expose()).map(Some)
+    }
+
+    /// Whether the file must be closed to others for it.
+    fn holds_secret(&self) -> bool {
+        self.pass.is_some() || self.link.is_some()
     }
 
     /// The account of this entry, which stands in `path`.
@@ -97,7 +132,7 @@ pub(super) fn load(path: &Path, by_name: bool) -> Result<ConfigFile, Failure> {
     let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
     let config = parse(&text, path)?;
     // Anybody who may write the file may also put a `pass-command` into it, hence the w bits.
-    if mode & 0o077 != 0 && config.remotes.values().any(|remote| remote.pass.is_some()) {
+    if mode & 0o077 != 0 && config.remotes.values().any(RemoteEntry::holds_secret) {
         return Err(Failure::ConfigExposed {
             path: path.to_path_buf(),
             mode,
@@ -154,6 +189,9 @@ fn remote(mut table: Table, place: &str, path: &Path) -> Result<RemoteEntry, Fai
         pass_command: text("pass-command")?,
         pass_file: text("pass-file")?.map(PathBuf::from),
         totp_command: text("totp-command")?,
+        link: text("link")?,
+        link_command: text("link-command")?,
+        link_file: text("link-file")?.map(PathBuf::from),
         options: options(table, place, path)?,
     })
 }
@@ -329,6 +367,30 @@ mod tests {
             load(&dir.path().join("none"), true).is_err(),
             "named, so it must exist"
         );
+    }
+
+    #[test]
+    fn a_remote_can_be_a_link() {
+        let link = format!("https://mega.nz/folder/HHHHHHHH#{}", "A".repeat(22));
+        let entry = |text: &str| {
+            let mut config = parsed(&format!("[remote.x]\n{text}\n")).unwrap();
+            let entry = config.remotes.remove("x").unwrap();
+            entry.link("x", Path::new("/c.toml"))
+        };
+        let found = entry(&format!("link = \"{link}\"")).unwrap().unwrap();
+        assert_eq!(found.handle.to_string(), "HHHHHHHH");
+        let found = entry(&format!("link-command = \"echo '{link}'\"")).unwrap();
+        assert!(found.is_some());
+        assert!(entry("user = \"u\"").unwrap().is_none());
+        for bad in [
+            format!("link = \"{link}\"\nuser = \"u\""),
+            format!("link = \"{link}\"\nlink-file = \"/f\""),
+            format!("link = \"{link}x\""),
+            "link-command = \"false\"".to_owned(),
+        ] {
+            let message = entry(&bad).unwrap_err().to_string();
+            assert!(!message.contains("AAAA"), "{message}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::files::{FileAsk, FileReply, PIECE};
 use super::place;
 use super::protocol::{self, Ask, Fault, Hello, LONGEST_REPLY, Reply};
 use super::report::Report;
-use crate::config::RemoteSpec;
+use crate::config::{RemoteSpec, link};
 use crate::failure::Failure;
 use crate::{exit, mountpoint, paths};
 
@@ -99,6 +99,9 @@ pub(crate) fn find(target: &str) -> Result<Link, Failure> {
 
 /// The remote that a target names, if it does not name a directory.
 fn remote_name(target: &str) -> Option<String> {
+    if let Ok(public) = link::parse(target) {
+        return Some(link::name(&public));
+    }
     let is_path = target.starts_with(['/', '.']) || !target.contains(':');
     if is_path {
         return None;

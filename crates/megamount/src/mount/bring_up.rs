@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use super::plan::Plan;
-use super::{login, translate};
+use super::{link, login, translate};
 use crate::adaptor::{Adaptor, Notices};
 use crate::cli::{CacheMode, FsyncMode, VerifyMode, VersionsMode};
 use crate::config::RemoteKind;
@@ -120,9 +120,14 @@ pub(super) async fn start(
     } else {
         shown.as_str()
     };
-    login::open(plan, herald, &store, &api, pinned).await?;
-    login::allow_relogin(plan, &store, &api);
-    login::complete(plan, &store, &api).await?;
+    match plan.link() {
+        Some(public) => link::open(plan, public, &store, &api, pinned).await?,
+        None => {
+            login::open(plan, herald, &store, &api, pinned).await?;
+            login::allow_relogin(plan, &store, &api);
+            login::complete(plan, &store, &api).await?;
+        }
+    }
 
     let config = VfsConfig {
         loading: Arc::clone(&loading),
@@ -171,7 +176,7 @@ async fn patiently<T>(
             herald.progress(&mut spinner, &text);
         } else if !is_told && began.elapsed() >= LONG {
             is_told = true;
-            herald.note("reading the account's list of files for the first time ...");
+            herald.note("reading the list of files for the first time ...");
         }
     }
 }

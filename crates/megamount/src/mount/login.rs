@@ -298,7 +298,7 @@ impl LoginHelp {
     pub(super) fn of(plan: &Plan) -> Self {
         let account = match &plan.remote.kind {
             RemoteKind::Account(account) => Some(account.clone()),
-            RemoteKind::Demo => None,
+            RemoteKind::Demo | RemoteKind::Link(_) => None,
         };
         Self {
             remote: plan.remote.name.clone(),

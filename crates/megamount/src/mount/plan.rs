@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use mega_api::PublicLink;
+
 use crate::cli::{Carried, MountCommand, MountOptions, Settings};
-use crate::config::{self, Account, Remote, RemoteKind, RemoteSpec};
+use crate::config::{self, Account, Remote, RemoteKind};
 use crate::demo;
 use crate::failure::Failure;
 use crate::mountpoint;
@@ -30,18 +32,17 @@ pub(super) struct Plan {
 impl Plan {
     /// Checks the whole order. Changes nothing but a dead mount of our own at the mountpoint.
     pub(super) fn make(command: &MountCommand) -> Result<Self, Failure> {
-        let spec: RemoteSpec = command.remote.parse()?;
+        let (remote, sub_path) = config::resolve(
+            &command.remote,
+            command.program.config.as_deref(),
+            &command.carried,
+        )?;
         let Self {
             remote,
             settings,
             paths,
             ..
-        } = Self::without_mount(
-            &spec.name,
-            command.program.config.as_deref(),
-            &command.options,
-            &command.carried,
-        )?;
+        } = Self::of_remote(remote, &command.options)?;
         let mountpoint = mountpoint::prepare(&command.mountpoint)?;
         check_outside(command, &settings, &paths, &mountpoint)?;
         let allow = match (settings.allow_other, settings.allow_root) {
@@ -58,7 +59,7 @@ impl Plan {
         mountpoint::check_fuse(allow)?;
         Ok(Self {
             remote,
-            sub_path: spec.path,
+            sub_path,
             mountpoint,
             settings,
             paths,
@@ -73,8 +74,13 @@ impl Plan {
         options: &MountOptions,
         carried: &Carried,
     ) -> Result<Self, Failure> {
-        let remote = config::find(name, config, carried)?;
+        let (remote, _) = config::resolve(&format!("{name}:"), config, carried)?;
+        Self::of_remote(remote, options)
+    }
+
+    fn of_remote(remote: Remote, options: &MountOptions) -> Result<Self, Failure> {
         let mut settings = options.clone().or(remote.options.clone()).resolve();
+        settings.read_only |= matches!(remote.kind, RemoteKind::Link(_));
         // The daemon works in `/`.
         settings.ca_cert = settings
             .ca_cert
@@ -84,7 +90,7 @@ impl Plan {
             .log_file
             .map(|path| paths::absolute(&path))
             .transpose()?;
-        let paths = paths::of_remote(name, &settings)?;
+        let paths = paths::of_remote(&remote.name, &settings)?;
         Ok(Self {
             remote,
             sub_path: String::new(),
@@ -99,7 +105,15 @@ impl Plan {
     pub(super) fn account(&self) -> Option<&Account> {
         match &self.remote.kind {
             RemoteKind::Account(account) => Some(account),
-            RemoteKind::Demo => None,
+            RemoteKind::Demo | RemoteKind::Link(_) => None,
+        }
+    }
+
+    /// The public link, if it is one.
+    pub(super) fn link(&self) -> Option<&PublicLink> {
+        match &self.remote.kind {
+            RemoteKind::Link(link) => Some(link),
+            RemoteKind::Demo | RemoteKind::Account(_) => None,
         }
     }
 

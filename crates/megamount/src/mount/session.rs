@@ -193,6 +193,12 @@ fn planned(place: &str, options: &AccountOptions) -> Result<Arc<Plan>, Failure> 
     let spec: RemoteSpec = place.parse()?;
     let config = options.config.as_deref();
     let plan = Plan::without_mount(&spec.name, config, &options.mount, &Carried::default())?;
+    if plan.link().is_some() {
+        return Err(Failure::Usage(format!(
+            "'{}:' is a public link, which needs no login and has no session.",
+            plan.remote.name
+        )));
+    }
     start_log(&plan)?;
     Ok(Arc::new(plan))
 }

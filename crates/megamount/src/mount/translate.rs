@@ -11,6 +11,12 @@ use crate::failure::Failure;
 /// An API error during start-up. `origin` is the server that was asked.
 pub(super) fn api(plan: &Plan, origin: &str, error: &ApiError) -> Failure {
     let (name, user) = (plan.remote.name.clone(), plan.user().to_owned());
+    if plan.link().is_some()
+        && let Some(why) = gone(error)
+    {
+        let why = why.to_owned();
+        return Failure::LinkGone { name, why };
+    }
     match error {
         ApiError::WrongPassword => Failure::WrongPassword { name, user },
         ApiError::UnknownUser => Failure::UnknownUser { name, user },
@@ -68,6 +74,19 @@ pub(super) async fn why_blocked(failure: Failure, api: &Api) -> Failure {
             Failure::Blocked { user, reason }
         }
         other => other,
+    }
+}
+
+/// Why a link does not exist any more, if that is what the error says (protocol/03 section 10).
+const fn gone(error: &ApiError) -> Option<&'static str> {
+    match error {
+        ApiError::Refused(ErrorCode::NotFound) => Some("it does not exist, or not any more"),
+        ApiError::Blocked { .. } | ApiError::Refused(ErrorCode::Blocked) => {
+            Some("Mega has taken it down")
+        }
+        ApiError::Refused(ErrorCode::TooMany) => Some("the account behind it is closed"),
+        ApiError::Refused(ErrorCode::Access) => Some("Mega does not permit it"),
+        _ => None,
     }
 }
 
@@ -135,6 +154,10 @@ pub(super) fn start(plan: &Plan, origin: &str, error: &StartError) -> Failure {
         },
         StartError::Api(error) => api(plan, origin, error),
         StartError::Store(error) => store(plan, error),
+        StartError::NoRoot if plan.link().is_some() => Failure::LinkGone {
+            name: remote,
+            why: "the folder or file that it names is not in it".to_owned(),
+        },
         StartError::NoRoot | StartError::Local(_) => Failure::State {
             path: plan.paths.state_dir.clone(),
             reason: error.to_string(),
