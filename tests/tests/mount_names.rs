@@ -256,3 +256,48 @@ fn a_name_has_up_to_255_bytes() {
     assert_eq!(mount.names(""), longest);
     mount.unmount();
 }
+
+#[test]
+fn names_are_shown_composed_and_found_in_either_form() {
+    let world = World::with(&[Fixture::file(
+        "/re\u{301}sume\u{301}",
+        "theirs",
+        1_600_000_000,
+    )]);
+    let mount = world.mount_with("remote:", &["--normalize"]);
+    assert_eq!(mount.names(""), ["r\u{e9}sum\u{e9}"]);
+    for name in ["r\u{e9}sum\u{e9}", "re\u{301}sume\u{301}"] {
+        assert_eq!(mount.read(name), b"theirs");
+    }
+    mount.write("cafe\u{301}", "ours");
+    assert_eq!(mount.read("caf\u{e9}"), b"ours");
+    std::fs::rename(mount.path("re\u{301}sume\u{301}"), mount.path("a\u{308}")).unwrap();
+    assert_eq!(mount.names(""), ["caf\u{e9}", "\u{e4}"]);
+    std::fs::remove_file(mount.path("a\u{308}")).unwrap();
+    assert!(!mount.path("\u{e4}").exists());
+    mount.unmount();
+    assert_eq!(world.paths(), ["/caf\u{e9}"]);
+}
+
+#[test]
+fn case_can_be_ignored() {
+    let world = World::with(&[
+        Fixture::file("/Readme", "one", 1_600_000_000),
+        Fixture::file("/README", "two", 1_600_000_000),
+        Fixture::folder("/Photos"),
+    ]);
+    let mount = world.mount_with("remote:", &["--ignore-case"]);
+    assert_eq!(mount.names(""), ["Photos", "README", "Readme"]);
+    assert_eq!(mount.sh("cat Readme README readme"), "onetwoone");
+    // What does not exist in any case is made as it was written.
+    assert!(!mount.path("new").exists());
+    mount.write("PHOTOS/New", "new");
+    assert_eq!(mount.read("photos/new"), b"new");
+    assert!(mount.sh_fails("mkdir photos").contains("File exists"));
+    mount.sh("rm readme; rm -r pHOTOS/NEW");
+    assert_eq!(mount.names(""), ["Photos", "README"]);
+    assert!(!mount.path("Photos/New").exists());
+    assert_eq!(mount.read("Readme"), b"two");
+    mount.unmount();
+    assert_eq!(world.paths(), ["/Photos/", "/README"]);
+}

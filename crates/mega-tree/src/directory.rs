@@ -13,13 +13,14 @@
 //! entries come and go. Insertion, removal and look-up are logarithmic or hashed: nothing here walks
 //! the directory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use mega_store::Subject;
 
+use crate::naming::Naming;
 use crate::node::{Facts, Shape};
-use crate::spelling::{StoredName, spell, suffixed};
+use crate::spelling::{StoredName, suffixed};
 
 /// Cookies below this are `.` and `..`.
 pub const FIRST_COOKIE: u64 = 3;
@@ -76,6 +77,9 @@ pub struct Directory {
     reserved: Option<&'static str>,
     /// Where counting on starts for a spelling, so that thousands of equal names stay linear.
     counters: HashMap<Arc<str>, u32>,
+    naming: Naming,
+    /// The entries of one name when case is ignored; empty where case counts.
+    by_fold: HashMap<String, BTreeSet<u64>>,
 }
 
 impl Directory {
@@ -83,17 +87,19 @@ impl Directory {
     /// Returns the suffixes that were assigned now and have to be stored.
     #[must_use]
     pub fn build(children: Vec<Child>) -> (Self, Vec<NewSuffix>) {
-        Self::build_without(None, children)
+        Self::build_as(children, Naming::default(), None)
     }
 
-    /// The same; `reserved` is a spelling that no entry gets, now or later.
+    /// The same with names compared as `naming` says; `reserved` is a spelling that no entry gets, now or later.
     #[must_use]
-    pub fn build_without(
-        reserved: Option<&'static str>,
+    pub fn build_as(
         children: Vec<Child>,
+        naming: Naming,
+        reserved: Option<&'static str>,
     ) -> (Self, Vec<NewSuffix>) {
         let mut directory = Self {
             reserved,
+            naming,
             by_name: HashMap::with_capacity(children.len()),
             by_subject: HashMap::with_capacity(children.len()),
             ..Self::default()
@@ -106,7 +112,7 @@ impl Directory {
         for (cookie, child) in (base..).zip(children) {
             match (child.subject, child.suffix) {
                 (Subject::Local(_), _) | (_, Some(_)) => {
-                    let plain = spell(&child.stored, child.subject);
+                    let plain = naming.spell(&child.stored, child.subject);
                     let spelling = suffixed(&plain, child.suffix.unwrap_or(0));
                     if directory.is_taken(&spelling) {
                         later.push((cookie, child));
@@ -118,7 +124,7 @@ impl Directory {
             }
         }
         for (cookie, child) in waiting {
-            let spelling = spell(&child.stored, child.subject);
+            let spelling = naming.spell(&child.stored, child.subject);
             if directory.is_taken(&spelling) {
                 later.push((cookie, child));
             } else {
@@ -138,6 +144,9 @@ impl Directory {
 
     fn place(&mut self, cookie: u64, child: Child, spelling: Arc<str>) {
         self.by_name.insert(Arc::clone(&spelling), cookie);
+        if let Some(fold) = self.naming.folded(&spelling) {
+            self.by_fold.entry(fold).or_default().insert(cookie);
+        }
         self.by_subject.insert(child.subject, cookie);
         self.folders += usize::from(child.facts.shape == Shape::Directory);
         self.entries.insert(
@@ -154,7 +163,7 @@ impl Directory {
     }
 
     fn place_counting_on(&mut self, cookie: u64, mut child: Child) -> NewSuffix {
-        let plain: Arc<str> = spell(&child.stored, child.subject).into();
+        let plain: Arc<str> = self.naming.spell(&child.stored, child.subject).into();
         let mut number = self.counters.get(&plain).copied().unwrap_or(1);
         let spelling = loop {
             let candidate = suffixed(&plain, number);
@@ -181,7 +190,7 @@ impl Directory {
                 cookie
             }
         };
-        let plain = spell(&child.stored, child.subject);
+        let plain = self.naming.spell(&child.stored, child.subject);
         let spelling = suffixed(&plain, child.suffix.unwrap_or(0));
         if self.is_taken(&spelling) {
             Some(self.place_counting_on(cookie, child))
@@ -196,10 +205,18 @@ impl Directory {
         let cookie = self.by_subject.remove(&subject)?;
         let entry = self.entries.remove(&cookie)?;
         self.by_name.remove(&entry.spelling);
+        if let Some(fold) = self.naming.folded(&entry.spelling)
+            && let Some(cookies) = self.by_fold.get_mut(&fold)
+        {
+            cookies.remove(&cookie);
+            if cookies.is_empty() {
+                self.by_fold.remove(&fold);
+            }
+        }
         self.folders -= usize::from(entry.facts.shape == Shape::Directory);
         if let Some(number) = entry.suffix {
             // A freed number is found again by counting from there.
-            let plain: Arc<str> = spell(&entry.stored, subject).into();
+            let plain: Arc<str> = self.naming.spell(&entry.stored, subject).into();
             if let Some(next) = self.counters.get_mut(&plain) {
                 *next = (*next).min(number);
             }
@@ -233,12 +250,16 @@ impl Directory {
         }
     }
 
-    /// The entry spelled `name`.
+    /// The entry spelled `name`; where case is ignored, else the first one of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Entry> {
-        self.by_name
-            .get(name)
-            .and_then(|cookie| self.entries.get(cookie))
+        let typed = self.naming.typed(name);
+        let exact = self.by_name.get(typed.as_ref());
+        let cookie = exact.or_else(|| {
+            let fold = self.naming.folded(&typed)?;
+            self.by_fold.get(&fold)?.first()
+        });
+        cookie.and_then(|cookie| self.entries.get(cookie))
     }
 
     /// The entry of `subject`.
@@ -301,6 +322,88 @@ mod tests {
             .collect();
         all.sort();
         all
+    }
+
+    const BOTH: Naming = Naming {
+        normalize: true,
+        ignore_case: true,
+    };
+
+    #[test]
+    fn either_form_of_a_name_finds_it_and_the_composed_one_is_shown() {
+        let naming = Naming {
+            normalize: true,
+            ignore_case: false,
+        };
+        let children = vec![child(1, "e\u{301}.txt"), child(2, "\u{e9}.txt")];
+        let (directory, new) = Directory::build_as(children, naming, None);
+        let shown = names(&directory);
+        assert_eq!(
+            shown,
+            [(1, "\u{e9}.txt".into()), (2, "\u{e9} (1).txt".into())]
+        );
+        assert_eq!(new.len(), 1);
+        for name in ["e\u{301}.txt", "\u{e9}.txt"] {
+            let found = directory.get(name).unwrap();
+            assert_eq!(found.subject, child(1, "").subject, "{name}");
+        }
+        assert!(directory.get("\u{c9}.txt").is_none());
+    }
+
+    #[test]
+    fn case_is_ignored_only_where_there_is_no_exact_name() {
+        let children = vec![
+            child(1, "Readme"),
+            child(2, "README"),
+            child(3, "\u{3bf}\u{3c2}"),
+        ];
+        let (mut directory, _) = Directory::build_as(children, BOTH, None);
+        let found = |directory: &Directory, name: &str| match directory.get(name)?.subject {
+            Subject::Node(handle) => Some(handle.to_u48()),
+            Subject::Local(_) => None,
+        };
+        assert_eq!(found(&directory, "README"), Some(2));
+        assert_eq!(found(&directory, "Readme"), Some(1));
+        assert_eq!(found(&directory, "readme"), Some(1), "the first to come");
+        assert_eq!(found(&directory, "\u{39f}\u{3a3}"), Some(3));
+        directory.remove(child(1, "").subject);
+        assert_eq!(found(&directory, "Readme"), Some(2));
+        assert_eq!(found(&directory, "other"), None);
+    }
+
+    proptest! {
+        /// Total, bijective and stable: every entry has a spelling of its own that finds it, in both forms of
+        /// Unicode, after a removal as before, and a directory built again is the same one.
+        #[test]
+        fn other_ways_of_comparing_keep_names_apart(
+            stored in proptest::collection::vec("[aAeE\u{301}\u{e9}\u{c9}\u{df}./%]{1,4}", 1..12),
+            gone in 0usize..12,
+        ) {
+            use unicode_normalization::UnicodeNormalization as _;
+            let children: Vec<_> = (1..).zip(&stored).map(|(h, name)| child(h, name)).collect();
+            let (mut directory, assigned) = Directory::build_as(children.clone(), BOTH, None);
+            prop_assert_eq!(directory.len(), children.len());
+            let numbered = children.iter().cloned().map(|mut child| {
+                let new = assigned.iter().find(|new| new.subject == child.subject);
+                child.suffix = new.map(|new| new.number);
+                child
+            });
+            let (again, new) = Directory::build_as(numbered.collect(), BOTH, None);
+            prop_assert_eq!(names(&again), names(&directory));
+            prop_assert!(new.is_empty());
+            if let Some(child) = children.get(gone) {
+                directory.remove(child.subject);
+            }
+            for entry in directory.after(0) {
+                let decomposed: String = entry.spelling.nfd().collect();
+                for name in [entry.spelling.as_ref(), decomposed.as_str()] {
+                    let found = directory.get(name).map(|found| found.subject);
+                    prop_assert_eq!(found, Some(entry.subject));
+                }
+                prop_assert!(directory.get(&entry.spelling.to_uppercase()).is_some());
+                prop_assert!(unicode_normalization::is_nfc(&entry.spelling));
+            }
+        }
     }
 
     #[test]

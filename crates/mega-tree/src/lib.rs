@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 pub mod directory;
+pub mod naming;
 pub mod node;
 pub mod spelling;
 pub mod truth;

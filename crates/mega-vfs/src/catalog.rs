@@ -14,7 +14,6 @@ use mega_proto::{NodeHandle, NodeKind};
 use mega_store::{ChangeRow, ChangeState, Store, StoreError, Subject};
 use mega_tree::Facts;
 use mega_tree::node::Shape;
-use mega_tree::spelling::spell;
 use rustix::io::Errno;
 
 use crate::Vfs;
@@ -278,6 +277,7 @@ impl Vfs {
         if facts.shape != Shape::Directory {
             return Err(Errno::NOTDIR);
         }
+        let naming = state.config.naming;
         let page: Vec<_> = state
             .dir(subject)?
             .after(after)
@@ -287,7 +287,7 @@ impl Vfs {
                 (
                     (
                         entry.cookie,
-                        numbered.then(|| spell(&entry.stored, entry.subject)),
+                        numbered.then(|| naming.spell(&entry.stored, entry.subject)),
                     ),
                     entry.subject,
                     entry.facts,

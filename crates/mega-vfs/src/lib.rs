@@ -48,6 +48,7 @@ use tokio::task::JoinHandle;
 pub use catalog::{Detail, Held, Item, PARTIAL_PREFIX, PARTIAL_SUFFIX, Standing, is_partial};
 pub use leftovers::Rubbish;
 pub use links::AskError;
+pub use mega_tree::naming::Naming;
 pub use ops::CopyRange;
 pub use start::StartError;
 pub use status::{

@@ -15,7 +15,7 @@ use std::time::Duration;
 use mega_api::{ApiError, EventChannel};
 use mega_proto::{ActionPacket, ErrorCode, EventReply, NodeHandle, NodeKind, Packet, Seqno};
 use mega_store::{Changed, NodeRow, Subject};
-use mega_tree::spelling::{spell, suffixed};
+use mega_tree::spelling::suffixed;
 use mega_tree::truth::{self, Delta, Scope};
 use mega_tree::{Child, StoredName};
 
@@ -558,7 +558,7 @@ impl State {
             for row in before.iter().chain(now.iter()) {
                 if let Some(parent) = row.parent {
                     let subject = Subject::Node(handle);
-                    let plain = spell(&self.stored_of(row), subject);
+                    let plain = self.config.naming.spell(&self.stored_of(row), subject);
                     let name = suffixed(&plain, row.suffix.unwrap_or(0));
                     self.tell_entry(&mut told, Subject::Node(parent), name);
                 }

@@ -271,7 +271,7 @@ impl State {
         placed.sort_by_key(|(since, child)| (*since, child.subject));
         children.extend(placed.into_iter().map(|(_, child)| child));
         let reserved = (subject == self.root).then_some(dot_mega::NAME);
-        let (directory, assigned) = Directory::build_without(reserved, children);
+        let (directory, assigned) = Directory::build_as(children, self.config.naming, reserved);
         self.keep_numbers(&assigned)
             .map_err(|error| store_errno(&error))?;
         Ok(directory)

@@ -257,6 +257,8 @@ pub enum FsyncMode {
 /// Settings of one mount.
 #[derive(Debug, Clone)]
 pub struct VfsConfig {
+    /// How names are compared. Unless byte by byte, `attr_ttl` must be zero: one entry has several names.
+    pub naming: crate::Naming,
     /// Refuse every change with EROFS.
     pub read_only: bool,
     /// Owner shown for everything.
@@ -303,6 +305,7 @@ impl Default for VfsConfig {
             versions: Versions::Keep,
             write_back: Duration::from_secs(5),
             write_back_max: Duration::from_secs(300),
+            naming: crate::Naming::default(),
             attr_ttl: Duration::from_secs(60),
             fsync: FsyncMode::Disk,
             uploads: 4,

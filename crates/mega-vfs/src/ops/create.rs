@@ -68,7 +68,7 @@ impl Shared {
             },
             place: Some(Place {
                 parent: directory,
-                name: unescape(name),
+                name: unescape(&state.config.naming.typed(name)),
             }),
             attributes: None,
             content: None,

@@ -60,7 +60,7 @@ impl State {
         }
         Ok(Target {
             directory,
-            stored: unescape(spelling),
+            stored: unescape(&self.config.naming.typed(spelling)),
             suffix: 0,
         })
     }

@@ -112,6 +112,9 @@ impl State {
             }
             _ => return None,
         };
-        Some((parent, suffixed(&spell(&stored, subject), number)))
+        Some((
+            parent,
+            suffixed(&self.config.naming.spell(&stored, subject), number),
+        ))
     }
 }

@@ -284,7 +284,7 @@ impl State {
             let shown = shown.map(|entry| entry.spelling.to_string());
             let served = served_name
                 .as_ref()
-                .map(|name| mega_tree::spelling::spell(name, row.subject));
+                .map(|name| self.config.naming.spell(name, row.subject));
             for name in [shown, served].into_iter().flatten() {
                 plan.told.push(Invalidation::Entry { parent: ino, name });
             }

@@ -53,6 +53,16 @@ layer! {
             num_args = 0..=1, require_equals = true, default_missing_value = "true",
             value_name = "BOOL")]
         read_only: Switch,
+        /// Show and store names in the composed form of Unicode (NFC); find them in either form
+        #[arg(long, env = env::NORMALIZE, hide_env = true, help_heading = "Mount",
+            num_args = 0..=1, require_equals = true, default_missing_value = "true",
+            value_name = "BOOL")]
+        normalize: Switch,
+        /// Where there is no exact name, find one that differs in case
+        #[arg(long, env = env::IGNORE_CASE, hide_env = true, help_heading = "Mount",
+            num_args = 0..=1, require_equals = true, default_missing_value = "true",
+            value_name = "BOOL")]
+        ignore_case: Switch,
         /// Let other users in too (users need 'user_allow_other' in /etc/fuse.conf)
         #[arg(long, env = env::ALLOW_OTHER, hide_env = true, help_heading = "Mount",
             num_args = 0..=1, require_equals = true, default_missing_value = "true",
@@ -308,6 +318,8 @@ impl fmt::Display for ApiUrl {
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) read_only: bool,
+    pub(crate) normalize: bool,
+    pub(crate) ignore_case: bool,
     pub(crate) allow_other: bool,
     pub(crate) allow_root: bool,
     pub(crate) uid: Option<u32>,
@@ -351,6 +363,8 @@ impl MountOptions {
             |value: Option<Span>, seconds| value.unwrap_or(Span(Duration::from_secs(seconds)));
         Settings {
             read_only: yes(self.read_only),
+            normalize: yes(self.normalize),
+            ignore_case: yes(self.ignore_case),
             allow_other: yes(self.allow_other),
             allow_root: yes(self.allow_root),
             uid: self.uid,

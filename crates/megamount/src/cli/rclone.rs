@@ -203,7 +203,6 @@ const IDLE_SWITCHES: &[&str] = &[
     "direct-io",
     "disable-http2",
     "fast-list",
-    "ignore-case",
     "ignore-checksum",
     "links",
     "log-systemd",

@@ -284,7 +284,12 @@ fn client_id(store: &Store) -> Result<String, StoreError> {
 fn vfs_config(plan: &Plan) -> VfsConfig {
     let settings = &plan.settings;
     let umask = settings.umask.unwrap_or(plan.umask).0;
+    let naming = mega_vfs::Naming {
+        normalize: settings.normalize,
+        ignore_case: settings.ignore_case,
+    };
     VfsConfig {
+        naming,
         read_only: settings.read_only,
         uid: settings
             .uid
@@ -301,7 +306,12 @@ fn vfs_config(plan: &Plan) -> VfsConfig {
         },
         write_back: settings.write_back.0,
         write_back_max: settings.write_back_max.0.max(settings.write_back.0),
-        attr_ttl: settings.attr_timeout.0,
+        // The kernel knows an entry by each name that found it, and is told of the end of one.
+        attr_ttl: if naming.is_exact() {
+            settings.attr_timeout.0
+        } else {
+            Duration::ZERO
+        },
         fsync: match settings.fsync {
             FsyncMode::Disk => mega_vfs::FsyncMode::Disk,
             FsyncMode::Cloud => mega_vfs::FsyncMode::Cloud,
