@@ -356,6 +356,7 @@ mod tests {
             child(1, "Readme"),
             child(2, "README"),
             child(3, "\u{3bf}\u{3c2}"),
+            child(4, "\u{df}\u{301}"),
         ];
         let (mut directory, _) = Directory::build_as(children, BOTH, None);
         let found = |directory: &Directory, name: &str| match directory.get(name)?.subject {
@@ -366,6 +367,7 @@ mod tests {
         assert_eq!(found(&directory, "Readme"), Some(1));
         assert_eq!(found(&directory, "readme"), Some(1), "the first to come");
         assert_eq!(found(&directory, "\u{39f}\u{3a3}"), Some(3));
+        assert_eq!(found(&directory, "SS\u{301}"), Some(4));
         directory.remove(child(1, "").subject);
         assert_eq!(found(&directory, "Readme"), Some(2));
         assert_eq!(found(&directory, "other"), None);

@@ -53,10 +53,13 @@ impl Naming {
     pub fn folded(self, name: &str) -> Option<String> {
         // By way of the upper case, so that both forms of a final sigma become one.
         self.ignore_case.then(|| {
-            name.chars()
-                .flat_map(char::to_uppercase)
-                .flat_map(char::to_lowercase)
-                .collect()
+            let folded = name.chars().flat_map(char::to_uppercase);
+            let folded = folded.flat_map(char::to_lowercase);
+            // What a letter becomes can be composed in turn: an accent after a sharp s belongs to the second s.
+            match self.normalize {
+                true => folded.nfc().collect(),
+                false => folded.collect(),
+            }
         })
     }
 }

@@ -24,7 +24,8 @@ pub(crate) const HIDDEN: &str = "link:";
 
 /// Whether `text` is meant as a link, right or wrong. No remote looks like this.
 pub(crate) fn is_link(text: &str) -> bool {
-    let (rest, has_host) = without_host(text.trim());
+    let text = unescaped(text);
+    let (rest, has_host) = without_host(&text);
     has_host
         || ["#F!", "F!", "#!", "!", "#P!"]
             .iter()
@@ -37,7 +38,7 @@ pub(crate) fn is_link(text: &str) -> bool {
 /// Reads a link.
 pub(crate) fn parse(text: &str) -> Result<PublicLink, Failure> {
     let bad = |why| Failure::BadLink { why };
-    let text = text.trim().replace("%21", "!").replace("%23", "#");
+    let text = unescaped(text);
     let (rest, _) = without_host(&text);
     let (is_folder, handle, key, item) = if let Some((kind, rest)) = rest.split_once('/') {
         let (handle, rest) = rest
@@ -95,6 +96,11 @@ pub(crate) fn place(link: &PublicLink) -> String {
         Some(item) => format!("{}-{item}", link.handle),
         None => link.handle.to_string(),
     }
+}
+
+/// What some programs make of a link when they pass it on, undone.
+fn unescaped(text: &str) -> String {
+    text.trim().replace("%21", "!").replace("%23", "#")
 }
 
 /// `text` without scheme, host and slashes, and whether there was a host.

@@ -38,7 +38,7 @@ fn usage_errors_exit_with_1() {
     let text = home.fails(&["demo", "mnt"], 1);
     assert!(text.contains("a colon"), "{text}");
     let text = home.fails(&["https://mega.nz/folder/x#y", "mnt"], 1);
-    assert!(text.contains("public links"), "{text}");
+    assert!(text.contains("incomplete or mistyped"), "{text}");
     let text = home.fails(&["demo:", "mnt", "--allow-other", "--allow-root"], 1);
     assert!(text.contains("exclude each other"), "{text}");
 }
