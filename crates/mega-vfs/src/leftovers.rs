@@ -31,13 +31,8 @@ pub struct Rubbish {
 }
 
 impl State {
-    /// The rubbish bin, as it is now: nobody patches it while it is loaded, because no mount shows it.
-    fn rubbish(&mut self) -> OpResult<Subject> {
-        let bin = self.roots.rubbish.map(Subject::Node).ok_or(Errno::NOENT)?;
-        if let Some(old) = self.dirs.pop(&bin) {
-            self.loaded_entries = self.loaded_entries.saturating_sub(old.len() + 1);
-        }
-        Ok(bin)
+    fn rubbish(&self) -> OpResult<Subject> {
+        self.roots.rubbish.map(Subject::Node).ok_or(Errno::NOENT)
     }
 
     /// Attribute `rr`: the folder that a node was in when it was removed.
