@@ -320,7 +320,14 @@ impl Changes {
         if on {
             self.dequeue(subject);
             self.in_flight.insert(subject);
-        } else if self.in_flight.remove(&subject) {
+            return;
+        }
+        // Whoever sent something knows the subject it began under.
+        let subject = match self.in_flight.contains(&subject) {
+            true => subject,
+            false => self.present_subject(subject),
+        };
+        if self.in_flight.remove(&subject) {
             self.handed_over.retain(|_, now| *now != subject);
             self.enqueue(subject);
         }
