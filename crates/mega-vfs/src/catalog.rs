@@ -149,11 +149,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        let ino = self.attr.ino;
-        if state.inodes.forget(ino, 1) && !state.files.contains_key(&ino) {
-            state.inodes.unbind(ino);
-        }
+        self.shared.forget(self.attr.ino, 1);
     }
 }
 

@@ -14,7 +14,7 @@
 //! Lock order: a file's content lock comes before the state lock, never after it.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mega_proto::NodeHandle;
@@ -277,6 +277,8 @@ pub(crate) struct FileNode {
     mtime_secs: AtomicI64,
     mtime_nanos: AtomicU32,
     writers: AtomicU32,
+    openers: AtomicU32,
+    is_unlinked: AtomicBool,
     wanted: AtomicU32,
 }
 
@@ -298,6 +300,8 @@ impl FileNode {
             mtime_secs: AtomicI64::new(mtime.secs),
             mtime_nanos: AtomicU32::new(mtime.nanos),
             writers: AtomicU32::new(0),
+            openers: AtomicU32::new(0),
+            is_unlinked: AtomicBool::new(false),
             wanted: AtomicU32::new(0),
         }
     }
@@ -306,10 +310,23 @@ impl FileNode {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes size and number of writers readable without the content lock.
+    /// Makes readable without the content lock what others ask for.
     pub(crate) fn publish(&self, content: &Content) {
         self.size.store(content.size, Ordering::Release);
         self.writers.store(content.writers, Ordering::Release);
+        self.openers.store(content.openers, Ordering::Release);
+        self.is_unlinked
+            .store(content.is_unlinked, Ordering::Release);
+    }
+
+    /// Whether its name is gone, as last published.
+    pub(crate) fn is_unlinked(&self) -> bool {
+        self.is_unlinked.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing but the kernel's knowledge of its inode keeps it, as last published.
+    pub(crate) fn is_orphan(&self) -> bool {
+        self.is_unlinked() && self.openers.load(Ordering::Acquire) == 0
     }
 
     /// Handles that may write, as last published.

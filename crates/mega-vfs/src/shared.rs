@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mega_api::Api;
 use mega_proto::{NodeHandle, NodeKind};
-use mega_store::{ChangeState, Store, Subject};
+use mega_store::{ChangeRow, ChangeState, Store, Subject};
 use mega_transfer::{Downloads, RemoteSource, Uploads};
 use mega_tree::Decryptor;
 use rustix::io::Errno;
@@ -82,7 +82,7 @@ impl Shared {
     /// The shared content of a file, made when nobody has it open yet.
     pub(crate) fn file(&self, state: &mut State, subject: Subject) -> OpResult<Arc<FileNode>> {
         let ino = state.ino(subject)?;
-        if let Some(file) = state.files.get(&ino) {
+        if let Some(file) = state.shared_file(ino) {
             return Ok(Arc::clone(file));
         }
         let content = self.load_content(state, subject)?;
@@ -135,10 +135,16 @@ impl Shared {
         state: &State,
         subject: Subject,
     ) -> OpResult<Content> {
-        let row = state
-            .changes
-            .get(subject)
-            .and_then(|row| row.content.as_ref());
+        self.content_of(state, subject, state.changes.get(subject))
+    }
+
+    fn content_of(
+        &self,
+        state: &State,
+        subject: Subject,
+        row: Option<&ChangeRow>,
+    ) -> OpResult<Content> {
+        let row = row.and_then(|row| row.content.as_ref());
         let base_handle = match (row, subject) {
             (Some(row), _) => row.base,
             (None, Subject::Node(handle)) => Some(handle),
@@ -265,6 +271,41 @@ impl Shared {
         Ok(())
     }
 
+    /// The content of a file that is gone, row and all, for those who have found it and not opened it yet. Its
+    /// bytes do not outlive this process.
+    pub(crate) fn orphan(&self, state: &State, ino: u64, row: &ChangeRow) -> OpResult<FileNode> {
+        let mut content = self.content_of(state, row.subject, Some(row))?;
+        content.is_unlinked = true;
+        for layer in &content.layers {
+            crate::ops::hide(&layer.file);
+        }
+        let mtime = row_mtime(row).unwrap_or(Timestamp {
+            secs: row.since_ms / 1000,
+            nanos: 0,
+        });
+        let size = content.size;
+        let file = FileNode::new(ino, content, mtime);
+        tracing::trace!(ino, size, "kept until the kernel forgets it");
+        file.publish(&file.lock());
+        Ok(file)
+    }
+
+    /// Drops references of the kernel, and what was kept for their sake.
+    pub(crate) fn forget(&self, ino: u64, count: u64) {
+        let mut state = self.lock();
+        if !state.inodes.forget(ino, count) {
+            return;
+        }
+        let Some(file) = state.files.get(&ino).cloned() else {
+            state.inodes.unbind(ino);
+            return;
+        };
+        drop(state);
+        if file.is_orphan() {
+            self.let_go(&file, &mut file.lock());
+        }
+    }
+
     /// Drops a file's shared content when nobody uses it any more.
     pub(crate) fn let_go(&self, file: &Arc<FileNode>, content: &mut Content) {
         if content.openers > 0 || content.attempt.is_some() {
@@ -272,17 +313,23 @@ impl Shared {
         }
         let mut state = self.lock();
         if content.is_unlinked {
-            for layer in content.layers.drain(..) {
-                if let Err(error) = layer.file.delete() {
-                    tracing::warn!(%error, "staging file of a removed file stays behind");
-                }
-            }
             let subject = state.subject(file.ino);
+            let is_local = matches!(subject, Ok(Subject::Local(_)));
             if let Ok(subject @ Subject::Local(_)) = subject
+                && state.changes.get(subject).is_some()
                 && !state.changes.is_in_flight(subject)
                 && let Err(errno) = state.commit(Vec::new(), &[subject])
             {
                 tracing::warn!(%errno, "row of a removed file stays behind");
+            }
+            if is_local && state.inodes.is_known(file.ino) {
+                // Whoever has looked it up and not opened it yet finds it.
+                return;
+            }
+            for layer in content.layers.drain(..) {
+                if let Err(error) = layer.file.delete() {
+                    tracing::warn!(%error, "staging file of a removed file stays behind");
+                }
             }
         }
         if !content.is_uncommitted || content.is_unlinked {

@@ -422,7 +422,7 @@ impl State {
             if let Some(touched) = self.dir_times.get(&subject) {
                 mtime = mtime.max(*touched);
             }
-        } else if let Some(file) = self.files.get(&ino) {
+        } else if let Some(file) = self.shared_file(ino) {
             size = file.size();
             mtime = file.mtime();
         }
@@ -486,7 +486,16 @@ impl State {
 
     /// The shared content of a file that is open, or in use by an upload.
     pub(crate) fn open_file(&self, subject: Subject) -> Option<&Arc<FileNode>> {
-        self.files.get(&self.inodes.known_ino(subject)?)
+        self.shared_file(self.inodes.known_ino(subject)?)
+    }
+
+    /// The shared content of an inode. Not that of a file which was removed and has come back: what is done
+    /// through handles from before is done to what was removed.
+    pub(crate) fn shared_file(&self, ino: u64) -> Option<&Arc<FileNode>> {
+        let file = self.files.get(&ino)?;
+        let is_back =
+            file.is_unlinked() && self.inodes.is_known(ino) && self.inodes.removed(ino).is_none();
+        (!is_back).then_some(file)
     }
 
     /// Whether this is (still) the shared content of a file, or it has none.

@@ -71,7 +71,7 @@ impl Vfs {
         if let Some(mtime) = wanted.mtime {
             set_attribute(&mut row, MTIME, Value::String(mtime.to_text()));
             state.dir_times.remove(&subject);
-            if let Some(file) = state.files.get(&ino) {
+            if let Some(file) = state.shared_file(ino) {
                 file.set_mtime(mtime);
             }
         }

@@ -68,10 +68,7 @@ impl Vfs {
             // Its number says everything about it.
             return;
         }
-        let mut state = self.shared.lock();
-        if state.inodes.forget(ino, count) && !state.files.contains_key(&ino) {
-            state.inodes.unbind(ino);
-        }
+        self.shared.forget(ino, count);
     }
 
     /// Counts one more kernel reference, for an entry handed out by readdirplus.

@@ -70,11 +70,17 @@ impl Vfs {
         let ino = match Virtual::of(ino) {
             None => {
                 let mut state = self.shared.lock();
+                // What was removed since it was looked up is opened as if that had come later.
+                let removed = state.removed_attr(ino);
                 let subject = state.subject(ino)?;
-                if state.attr(subject)?.kind == FileKind::Directory {
+                let kind = match removed {
+                    Some(attr) => attr.kind,
+                    None => state.attr(subject)?.kind,
+                };
+                if kind == FileKind::Directory {
                     return Err(Errno::ISDIR);
                 }
-                if mode.write || mode.truncate {
+                if (mode.write || mode.truncate) && removed.is_none() {
                     state.check_entry(subject, Need::Write)?;
                 }
                 ino

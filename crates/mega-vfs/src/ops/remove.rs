@@ -60,8 +60,19 @@ impl Shared {
         subject: Subject,
         removal: Removal,
     ) -> Option<Arc<FileNode>> {
-        if let Some(content) = removal.dropped.and_then(|row| row.content) {
-            drop_staging(&self.store, &content.layers);
+        if let Some(row) = &removal.dropped
+            && let Some(content) = &row.content
+        {
+            let orphan = state
+                .inodes
+                .is_known(removal.ino)
+                .then(|| self.orphan(state, removal.ino, row));
+            match orphan {
+                Some(Ok(file)) => {
+                    state.files.insert(removal.ino, Arc::new(file));
+                }
+                None | Some(Err(_)) => drop_staging(&self.store, &content.layers),
+            }
         }
         state.take_out(directory, subject);
         state.touch_dir(directory);
@@ -80,6 +91,7 @@ impl Shared {
         let Some(file) = file else { return };
         let mut content = file.lock();
         content.is_unlinked = true;
+        file.publish(&content);
         for layer in &content.layers {
             hide(&layer.file);
         }
@@ -97,7 +109,7 @@ impl State {
     pub(crate) fn removal_of(&mut self, found: &Found, is_for_good: bool) -> OpResult<Removal> {
         let subject = found.subject;
         let ino = self.ino(subject)?;
-        let open = self.files.get(&ino).cloned();
+        let open = self.shared_file(ino).cloned();
         let kind = self.kind_of(subject)?;
         let attr = self.attr_with(subject, found.facts)?;
         let vanishes = matches!(subject, Subject::Local(_)) && !self.changes.is_in_flight(subject);

@@ -83,7 +83,7 @@ impl State {
 impl Shared {
     /// What was written to an open file becomes part of its row, so that its state can be told.
     fn commit_file(&self, ino: u64) -> OpResult<()> {
-        let open = self.lock().files.get(&ino).cloned();
+        let open = self.lock().shared_file(ino).cloned();
         match open {
             Some(file) => self.commit_content(&file, &mut file.lock()),
             None => Ok(()),

@@ -150,7 +150,8 @@ fn drop_removed_local(shared: &Shared, state: &mut State, row: &ChangeRow) {
     let is_open = state
         .inodes
         .known_ino(row.subject)
-        .is_some_and(|ino| state.files.contains_key(&ino));
+        .and_then(|ino| state.files.get(&ino))
+        .is_some_and(|file| !file.is_orphan());
     if is_open {
         return;
     }

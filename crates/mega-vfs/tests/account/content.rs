@@ -1,9 +1,11 @@
 //! Bytes: what is written is read back, and is on the server afterwards.
 
 use std::ffi::OsStr;
+use std::time::Duration;
 
 use mega_emulator::{Fixture, pattern};
 use mega_vfs::{OpenMode, RenameMode, SetAttr, Timestamp, Versions, VfsConfig, WriteAt};
+use rustix::io::Errno;
 
 use crate::support::{EMAIL, World, eager};
 
@@ -166,6 +168,86 @@ async fn an_open_file_outlives_its_name() {
     world.vfs.release(ino, fh).await.unwrap();
     world.settled().await;
     assert_eq!(world.paths(), Vec::<String>::new());
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_replaced_between_looking_up_and_opening_is_opened() {
+    let config = VfsConfig {
+        write_back: Duration::from_secs(3600),
+        ..eager()
+    };
+    let world = World::with(config, |_| {}).await;
+    let large = vec![7; 200_000];
+    world.write("doc", &large).await;
+    let old = world.ino("doc").await.unwrap();
+    let read = OpenMode {
+        read: true,
+        ..OpenMode::default()
+    };
+    world.write("doc.tmp", b"new").await;
+    world
+        .rename("doc.tmp", "doc", RenameMode::Replace)
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        let fh = world.vfs.open(old, read).await.unwrap().fh;
+        let bytes = world.vfs.read(old, fh, 199_999, 10).await.unwrap();
+        assert_eq!(&bytes[..], [7]);
+        world.vfs.release(old, fh).await.unwrap();
+    }
+    let attr = world.vfs.getattr(old).await.unwrap().attr;
+    assert_eq!((attr.nlink, attr.size), (0, 200_000));
+    let staging = world.dir.path().join("state/staging");
+    assert_eq!(std::fs::read_dir(&staging).unwrap().count(), 0);
+    assert_eq!(world.read("doc").await.unwrap(), b"new");
+    // As often as it was looked up, and made.
+    world.vfs.forget(old, 2);
+    let gone = world.vfs.open(old, read).await.map(|opened| opened.fh);
+    assert_eq!(gone, Err(Errno::STALE));
+    world.vfs.flush_queue();
+    world.settled().await;
+    assert_eq!(world.paths(), ["/doc"]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_comes_back_from_the_bin_is_another_than_its_open_handles_have() {
+    let world = World::with(eager(), |emulator| {
+        let list = [Fixture::file("/doc", "content", 1)];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    let ino = world.ino("doc").await.unwrap();
+    let mode = OpenMode {
+        read: true,
+        write: true,
+        ..OpenMode::default()
+    };
+    let fh = world.vfs.open(ino, mode).await.unwrap().fh;
+    world.unlink("doc").await.unwrap();
+    world.settled().await;
+    world
+        .until("it is in the bin", async |world| {
+            world.names(".mega/trash").await == ["doc"]
+        })
+        .await;
+    world
+        .rename(".mega/trash/doc", "doc", RenameMode::Replace)
+        .await
+        .unwrap();
+    world.settled().await;
+    world.write("doc", b"written after it came back").await;
+    let late = world.vfs.write(ino, fh, WriteAt::Offset(0), b"late").await;
+    assert_eq!(late, Ok(4), "into what was removed");
+    world.vfs.flush(ino, fh).await.unwrap();
+    world.vfs.release(ino, fh).await.unwrap();
+    world.settled().await;
+    assert_eq!(
+        world.read("doc").await.unwrap(),
+        b"written after it came back"
+    );
+    assert_eq!(world.remote("/doc"), b"written after it came back");
     world.finish().await;
 }
 
