@@ -129,6 +129,46 @@ fn a_library_that_is_scanned_is_not_downloaded() {
 }
 
 #[test]
+fn ffprobe_of_two_hundred_films_fetches_little_of_them() {
+    const FILMS: u64 = 200;
+    let world = World::new();
+    let out = world.path("out");
+    sh(
+        &out,
+        "ffmpeg -v error -f lavfi -i testsrc2=size=1280x720:rate=25 -f lavfi -i sine -t 20 \
+             -c:v mpeg4 -q:v 1 -c:a aac film.mp4
+         ffmpeg -v error -i film.mp4 -c copy film.mkv",
+    );
+    let mount = world.mount();
+    // The copies are made by the server.
+    mount.sh(&format!(
+        "cp ../out/film.* . && for n in $(seq 2 {}); do cp film.mp4 $n.mp4; cp film.mkv $n.mkv; done",
+        FILMS / 2
+    ));
+    wait_until("all films are on the server", || {
+        world.nodes().iter().filter(|node| !node.folder).count() as u64 == FILMS
+    });
+    mount.unmount();
+    let size = std::fs::metadata(out.join("film.mp4")).unwrap().len();
+    let mount = world.mount_with("remote:", &["--cache-dir", out.to_str().unwrap()]);
+    let before = world.emulator.counters().bytes_down;
+    let found = mount.sh(
+        "for f in *; do ffprobe -v error -of csv=p=0 -show_entries format=duration:stream=codec_name $f; done | sort | uniq -c",
+    );
+    let moved = world.emulator.counters().bytes_down - before;
+    for part in ["mpeg4", "aac", "20.0"] {
+        assert!(found.contains(part), "{found}");
+    }
+    assert!(size > 20_000_000, "{size}");
+    assert!(
+        moved <= FILMS * (768 << 10),
+        "{} KiB a film",
+        moved / FILMS / 1024
+    );
+    mount.unmount();
+}
+
+#[test]
 fn striped_files_are_read_without_one_of_their_parts() {
     let world = World::with(&[Fixture::pattern("/f", 9_000_000, 5)]);
     world
