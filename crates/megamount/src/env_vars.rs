@@ -33,24 +33,30 @@ option_variables!(
     CA_CERT,
     CLOUDRAID,
     CONFIG,
+    DAEMON_TIMEOUT,
     DIR_PERMS,
     DRAIN,
     FILE_PERMS,
     FOREGROUND,
+    FSNAME,
     FSYNC,
     GID,
     HARD_DELETE,
     IGNORE_CASE,
     LOG_FILE,
+    LOG_FILE_MAX_BACKUPS,
+    LOG_FILE_MAX_SIZE,
     LOG_FORMAT,
     LOG_LEVEL,
     MEMORY,
     NORMALIZE,
+    PID_FILE,
     PROGRESS,
     PROXY,
     READ_ONLY,
     STATE_DIR,
     STREAMS,
+    SYSLOG,
     TIMEOUT,
     TRANSFER_TLS,
     UID,
@@ -84,6 +90,8 @@ pub(crate) const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
 pub(crate) const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 /// Where systemd listens for `READY=1` (sd_notify(3)).
 pub(crate) const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+/// Device and inode of the journal's end of our standard error (systemd.exec(5)).
+pub(crate) const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 /// The pid systemd executed; equal to ours when we are the main process of a unit
 /// (systemd.exec(5)).
 pub(crate) const SYSTEMD_EXEC_PID: &str = "SYSTEMD_EXEC_PID";

@@ -87,6 +87,7 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         Failure::Interrupted
         | Failure::SetupCancelled
         | Failure::ChildDied { .. }
+        | Failure::NotInTime { .. }
         | Failure::NoControl { .. }
         | Failure::DaemonSilent
         | Failure::DaemonGone

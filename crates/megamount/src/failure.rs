@@ -620,7 +620,16 @@ pub(crate) enum Failure {
     )]
     ChildDied {
         /// Where it logged.
-        log: PathBuf,
+        log: String,
+    },
+    /// The mount did not answer within `--daemon-timeout`.
+    #[error(
+        "the mount did not answer in time (--daemon-timeout) and is given up. Look into the log {log}, or \
+         give it more time: the first reading of a large account takes minutes."
+    )]
+    NotInTime {
+        /// Where it logged.
+        log: String,
     },
     /// Something the other of two processes has found.
     #[error("{text}")]

@@ -8,11 +8,11 @@
 //!
 //! In the foreground the same [`Herald`] talks to the terminal directly.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, IsTerminal, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 use daemonize::{Daemonize, Outcome};
 use mega_crypto::Secret;
@@ -90,14 +90,23 @@ pub(crate) fn stays_in_foreground(wished: bool) -> bool {
         || env::text(env::SYSTEMD_EXEC_PID).is_some_and(|pid| pid == own)
 }
 
+/// Whether the end of a terminal is meant to end us: we were started at one, in the foreground.
+pub(crate) fn ends_with_its_terminal() -> bool {
+    std::io::stdin().is_terminal()
+}
+
 /// Prints a failure as the program's last word.
 pub(crate) fn complain(text: &str) {
     eprintln!("megamount: {text}");
 }
 
 /// Forks. In the first process, returns when the daemon is ready or has failed; `log` is where it
-/// logs, for the message when it vanishes. No thread may exist yet.
-pub(crate) fn into_background(answerer: &dyn Answerer, log: &Path) -> Result<Side, Failure> {
+/// logs, for the message when it vanishes; `patience` how long it may take. No thread may exist yet.
+pub(crate) fn into_background(
+    answerer: &dyn Answerer,
+    log: &str,
+    patience: Option<Duration>,
+) -> Result<Side, Failure> {
     let broken = |e: std::io::Error| Failure::Other(format!("cannot make a socket pair: {e}."));
     let (ours, theirs) = UnixStream::pair().map_err(broken)?;
     let forked = |e: daemonize::Error| Failure::Other(format!("cannot go to the background: {e}."));
@@ -105,7 +114,7 @@ pub(crate) fn into_background(answerer: &dyn Answerer, log: &Path) -> Result<Sid
         Outcome::Parent(result) => {
             drop(theirs);
             result.map_err(forked)?;
-            Ok(Side::Terminal(attend(ours, answerer, log)))
+            Ok(Side::Terminal(attend(ours, answerer, log, patience)))
         }
         Outcome::Child(result) => {
             drop(ours);
@@ -123,13 +132,34 @@ pub(crate) fn into_background(answerer: &dyn Answerer, log: &Path) -> Result<Sid
 }
 
 /// The first process: relays until the daemon is ready or gone, and returns the exit code.
-fn attend(stream: UnixStream, answerer: &dyn Answerer, log: &Path) -> u8 {
+fn attend(
+    stream: UnixStream,
+    answerer: &dyn Answerer,
+    log: &str,
+    patience: Option<Duration>,
+) -> u8 {
+    let mut until = patience.map(|patience| Instant::now() + patience);
     let mut lines = BufReader::new(&stream);
     let mut line = String::new();
     let mut spinner = Spinner::default();
     loop {
         line.clear();
-        let length = lines.read_line(&mut line).unwrap_or(0);
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        // Nothing at all would be no limit.
+        let left = left.map(|left| left.max(Duration::from_millis(1)));
+        let bounded = stream.set_read_timeout(left);
+        let length = match bounded.and_then(|()| lines.read_line(&mut line)) {
+            Ok(length) => length,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                // Our end is the daemon's: it gives up too.
+                let failure = Failure::NotInTime {
+                    log: log.to_owned(),
+                };
+                complain(&failure.to_string());
+                return exit::code(&failure);
+            }
+            Err(_) => 0,
+        };
         let report = (length > 0)
             .then(|| serde_json::from_str(&line).ok())
             .flatten();
@@ -142,6 +172,7 @@ fn attend(stream: UnixStream, answerer: &dyn Answerer, log: &Path) -> u8 {
             Some(Report::Note(text)) => complain(&text),
             Some(Report::Progress(text)) => spinner.show(&text),
             Some(Report::Ask(question)) => {
+                let asked = Instant::now();
                 let answer = match answerer.answer(question) {
                     Ok(secret) => Answer::Given(secret.expose().to_owned()),
                     Err(failure) => Answer::Failed {
@@ -149,12 +180,14 @@ fn attend(stream: UnixStream, answerer: &dyn Answerer, log: &Path) -> u8 {
                         text: failure.to_string(),
                     },
                 };
+                // Whoever types does not use up the daemon's time.
+                until = until.map(|until| until + asked.elapsed());
                 // If the daemon is gone, the next read says so.
                 let _ = send(&stream, &answer);
             }
             None => {
                 let failure = Failure::ChildDied {
-                    log: log.to_path_buf(),
+                    log: log.to_owned(),
                 };
                 complain(&failure.to_string());
                 return exit::code(&failure);
@@ -324,7 +357,7 @@ mod tests {
     fn both(daemon: impl FnOnce(Herald) + Send + 'static) -> u8 {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let thread = std::thread::spawn(move || daemon(Herald::to_parent(theirs).unwrap()));
-        let code = attend(ours, &Knows("geheim\u{f6}\n"), Path::new("/log"));
+        let code = attend(ours, &Knows("geheim\u{f6}\n"), "/log", None);
         thread.join().unwrap();
         code
     }

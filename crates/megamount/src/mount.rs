@@ -28,7 +28,7 @@ use crate::display::Bars;
 use crate::exit;
 use crate::failure::Failure;
 use crate::launch::{self, Herald, Side};
-use crate::logging;
+use crate::logging::{self, LogFile};
 use crate::notify::{self, State};
 pub(crate) use account::{Account, Need};
 use bring_up::Mounted;
@@ -67,17 +67,19 @@ fn start(command: &MountCommand) -> Result<u8, Failure> {
     let foreground =
         !command.is_helper && launch::stays_in_foreground(command.program.foreground());
     let plan = Plan::make(command)?;
-    let log_file = match (&plan.settings.log_file, foreground) {
-        (Some(path), _) => Some(path.clone()),
-        (None, true) => None,
-        (None, false) => Some(plan.paths.default_log.clone()),
-    };
+    let default_log = (!foreground).then_some(plan.paths.default_log.as_path());
     // Opened before forking, so that a log that cannot be written is an error at the terminal.
-    let target = match &log_file {
-        Some(path) => logging::open(path)?,
-        None => logging::Target::Terminal,
+    let target = logging::target(&plan.settings, default_log)?;
+    let log_place = match &target {
+        logging::Target::System => "the system's log".to_owned(),
+        logging::Target::File(file) => file.path().display().to_string(),
+        logging::Target::Terminal => String::new(),
     };
-    let is_quiet = !foreground && plan.settings.log_file.is_none();
+    let log_file = match &target {
+        logging::Target::File(file) => Some(file.clone()),
+        logging::Target::Terminal | logging::Target::System => None,
+    };
+    let is_quiet = !foreground && plan.settings.log_file.is_none() && !plan.settings.syslog;
     let level = if is_quiet {
         LogLevel::Warn
     } else {
@@ -89,13 +91,15 @@ fn start(command: &MountCommand) -> Result<u8, Failure> {
     let herald = if foreground {
         Herald::at_terminal(Box::new(help))
     } else {
-        match launch::into_background(&help, &log_file.unwrap_or_default())? {
+        let patience = plan.settings.daemon_timeout.map(|span| span.0);
+        match launch::into_background(&help, &log_place, patience)? {
             Side::Terminal(code) => return Ok(code),
             Side::Daemon(herald) => herald,
         }
     };
     logging::start(target, level, plan.settings.log_format);
-    Ok(match serve(plan, &herald) {
+    let end = serve(plan, &herald, log_file);
+    Ok(match end {
         Ok(code) => code,
         Err(failure) => {
             tracing::error!(error = %failure, "not mounted");
@@ -106,7 +110,7 @@ fn start(command: &MountCommand) -> Result<u8, Failure> {
 }
 
 /// The daemon's part: the runtime around everything.
-fn serve(plan: Plan, herald: &Herald) -> Result<u8, Failure> {
+fn serve(plan: Plan, herald: &Herald, log_file: Option<LogFile>) -> Result<u8, Failure> {
     // A thread of the allocator gives free memory back also while nothing is asked of the mount. Threads do not
     // live through a fork, so it starts here. Without it memory is given back later: no reason to fail.
     if let Err(error) = tikv_jemalloc_ctl::background_thread::write(true) {
@@ -117,14 +121,18 @@ fn serve(plan: Plan, herald: &Herald) -> Result<u8, Failure> {
         .thread_name("megamount")
         .build()
         .map_err(|e| Failure::Other(format!("cannot start threads: {e}.")))?;
-    let result = runtime.block_on(Box::pin(mount_and_wait(plan, herald)));
+    let result = runtime.block_on(Box::pin(mount_and_wait(plan, herald, log_file)));
     runtime.shutdown_timeout(RUNTIME_END);
     result
 }
 
 /// Mounts, waits for the end, unmounts.
-async fn mount_and_wait(plan: Plan, herald: &Herald) -> Result<u8, Failure> {
-    let mut signals = Signals::listen()?;
+async fn mount_and_wait(
+    plan: Plan,
+    herald: &Herald,
+    log_file: Option<LogFile>,
+) -> Result<u8, Failure> {
+    let mut signals = Signals::listen(launch::ends_with_its_terminal())?;
     let plan = std::sync::Arc::new(plan);
     let hello = hello(&plan);
     let mut mounted = tokio::select! {
@@ -136,6 +144,11 @@ async fn mount_and_wait(plan: Plan, herald: &Herald) -> Result<u8, Failure> {
     tracing::info!(mountpoint = %place, remote = %plan.remote.name, "mounted");
     show_status(&mounted.vfs, hello.clone());
     mounted.control.ready(&mounted.vfs);
+    signals.answer(&mounted.vfs, hello.clone(), log_file);
+    let _pid_file = match &plan.settings.pid_file {
+        Some(path) => Some(PidFile::write(path)?),
+        None => None,
+    };
     notify::notify(State::Ready(&format!("Mounted at {place}")));
     herald.mounted();
 
@@ -157,6 +170,31 @@ async fn mount_and_wait(plan: Plan, herald: &Herald) -> Result<u8, Failure> {
     };
     mounted.control.end(left.changes).await;
     Ok(take_leave(&left, herald))
+}
+
+/// The file with our process id; removed when dropped.
+#[derive(Debug)]
+struct PidFile(std::path::PathBuf);
+
+impl PidFile {
+    fn write(path: &std::path::Path) -> Result<Self, Failure> {
+        let text = format!("{}\n", std::process::id());
+        match std::fs::write(path, text) {
+            Ok(()) => Ok(Self(path.to_path_buf())),
+            Err(error) => Err(Failure::Other(format!(
+                "cannot write --pid-file {}: {error}.",
+                path.display()
+            ))),
+        }
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::debug!(%error, "the pid file stays behind");
+        }
+    }
 }
 
 /// Who we are, for those who ask.

@@ -29,8 +29,13 @@ const FUSE_CONF: &str = "/etc/fuse.conf";
 
 /// What the mount table shows as the source: the remote's name and nothing secret.
 pub(crate) fn source_name(remote: &str) -> String {
-    // A comma would begin another mount option; valid names have none.
-    format!("megamount:{}", remote.replace(',', "_"))
+    table_name(&format!("megamount:{remote}"))
+}
+
+/// A source as the mount table can have it.
+pub(crate) fn table_name(name: &str) -> String {
+    // A comma would begin another mount option.
+    name.replace([',', '\n'], "_")
 }
 
 /// Checks that `given` can be mounted on, clears dead mounts of our own there, and returns its

@@ -96,6 +96,10 @@ layer! {
         #[arg(long, env = env::ATTR_TIMEOUT, hide_env = true, help_heading = "Mount",
             value_name = "TIME")]
         attr_timeout: Span,
+        /// What the mount table names as the source [default: megamount:REMOTE]
+        #[arg(long, env = env::FSNAME, hide_env = true, help_heading = "Mount",
+            value_name = "NAME")]
+        fsname: String,
 
         /// Keep the content of files that were read on disk (encrypted) [default: full]
         #[arg(long, env = env::CACHE, hide_env = true, help_heading = "Cache",
@@ -199,6 +203,27 @@ layer! {
         #[arg(long, env = env::LOG_FILE, hide_env = true, help_heading = "Program",
             value_name = "FILE")]
         log_file: PathBuf,
+        /// How large the log file may become before another is begun; 0 is without limit [default: 10MiB]
+        #[arg(long, env = env::LOG_FILE_MAX_SIZE, hide_env = true, help_heading = "Program",
+            value_name = "SIZE")]
+        log_file_max_size: Size,
+        /// How many older log files are kept [default: 3]
+        #[arg(long, env = env::LOG_FILE_MAX_BACKUPS, hide_env = true, help_heading = "Program",
+            value_name = "COUNT")]
+        log_file_max_backups: u16,
+        /// Log to the system's log, instead of the terminal or a file
+        #[arg(long, env = env::SYSLOG, hide_env = true, help_heading = "Program",
+            num_args = 0..=1, require_equals = true, default_missing_value = "true",
+            value_name = "BOOL")]
+        syslog: Switch,
+        /// Write the process id of the daemon to this file as long as the mount answers
+        #[arg(long, env = env::PID_FILE, hide_env = true, help_heading = "Program",
+            value_name = "FILE")]
+        pid_file: PathBuf,
+        /// Give up when the mount does not answer in the background within this time [default: never]
+        #[arg(long, env = env::DAEMON_TIMEOUT, hide_env = true, help_heading = "Program",
+            value_name = "TIME")]
+        daemon_timeout: Span,
         /// How much to log [default: info; warn in the background without --log-file]
         #[arg(long, env = env::LOG_LEVEL, hide_env = true, help_heading = "Program",
             value_name = "LEVEL")]
@@ -328,6 +353,7 @@ pub(crate) struct Settings {
     pub(crate) dir_perms: Mode,
     pub(crate) file_perms: Mode,
     pub(crate) attr_timeout: Span,
+    pub(crate) fsname: Option<String>,
     pub(crate) cache: CacheMode,
     pub(crate) cache_dir: Option<PathBuf>,
     pub(crate) cache_size: Size,
@@ -351,6 +377,11 @@ pub(crate) struct Settings {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) progress: bool,
     pub(crate) log_file: Option<PathBuf>,
+    pub(crate) log_file_max_size: Size,
+    pub(crate) log_file_max_backups: u16,
+    pub(crate) syslog: bool,
+    pub(crate) pid_file: Option<PathBuf>,
+    pub(crate) daemon_timeout: Option<Span>,
     pub(crate) log_level: Option<LogLevel>,
     pub(crate) log_format: LogFormat,
 }
@@ -373,6 +404,7 @@ impl MountOptions {
             dir_perms: self.dir_perms.unwrap_or(Mode(0o777)),
             file_perms: self.file_perms.unwrap_or(Mode(0o666)),
             attr_timeout: span(self.attr_timeout, 120),
+            fsname: self.fsname,
             cache: self.cache.unwrap_or_default(),
             cache_dir: self.cache_dir,
             cache_size: self.cache_size.unwrap_or(Size(10 << 30)),
@@ -396,6 +428,11 @@ impl MountOptions {
             state_dir: self.state_dir,
             progress: yes(self.progress),
             log_file: self.log_file,
+            log_file_max_size: self.log_file_max_size.unwrap_or(Size(10 << 20)),
+            log_file_max_backups: self.log_file_max_backups.unwrap_or(3),
+            syslog: yes(self.syslog),
+            pid_file: self.pid_file,
+            daemon_timeout: self.daemon_timeout.filter(|span| !span.0.is_zero()),
             log_level: self.log_level,
             log_format: self.log_format.unwrap_or_default(),
         }

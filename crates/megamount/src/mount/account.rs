@@ -152,10 +152,7 @@ pub(super) fn holder_in_words(holder: &mega_store::LockHolder) -> String {
 /// Errors only: what else there is to say, the command says.
 pub(super) fn start_log(plan: &Plan) -> Result<(), Failure> {
     let settings = &plan.settings;
-    let target = match &settings.log_file {
-        Some(path) => logging::open(path)?,
-        None => logging::Target::Terminal,
-    };
+    let target = logging::target(settings, None)?;
     let level = settings.log_level.unwrap_or(LogLevel::Error);
     logging::start(target, level, settings.log_format);
     Ok(())

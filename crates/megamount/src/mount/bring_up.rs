@@ -377,7 +377,10 @@ fn fuse_config(plan: &Plan) -> fuser::Config {
     let settings = &plan.settings;
     let mut config = fuser::Config::default();
     config.mount_options = vec![
-        MountOption::FSName(mountpoint::source_name(&plan.remote.name)),
+        MountOption::FSName(match &settings.fsname {
+            Some(name) => mountpoint::table_name(name),
+            None => mountpoint::source_name(&plan.remote.name),
+        }),
         // Not MountOption::Subtype, which a direct mount by root would leave out.
         MountOption::CUSTOM(format!("subtype={}", mountpoint::SUBTYPE)),
         MountOption::DefaultPermissions,

@@ -90,6 +90,10 @@ impl Plan {
             .log_file
             .map(|path| paths::absolute(&path))
             .transpose()?;
+        settings.pid_file = settings
+            .pid_file
+            .map(|path| paths::absolute(&path))
+            .transpose()?;
         let paths = paths::of_remote(&remote.name, &settings)?;
         Ok(Self {
             remote,

@@ -78,7 +78,7 @@ fn signals_unmount_even_with_open_files() {
     if !has_fuse() {
         return;
     }
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+    for signal in [Signal::TERM, Signal::INT] {
         let home = Home::new();
         home.mounts(&["demo:", "mnt"]);
         let open = fs::File::open(home.path("mnt/Welcome.txt")).unwrap();
