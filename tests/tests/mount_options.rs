@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::time::{Duration, Instant};
+
 use mega_emulator::{FaultAction, FaultRule, Fixture, pattern};
 use megamount_tests::{World, wait_until};
 
@@ -45,5 +47,45 @@ fn verified_before_it_is_read_a_damaged_file_gives_no_byte() {
     wait_until("it is fetched anew", || {
         std::fs::read(mount.path("f")).is_ok_and(|bytes| bytes == pattern(5, 0, size))
     });
+    mount.unmount();
+}
+
+#[test]
+fn the_bandwidth_is_limited_and_can_be_changed() {
+    let size = 4_000_000;
+    let world = World::with(&[Fixture::pattern("/f", size, 5)]);
+    let mount = world.mount_with("remote:", &["--bwlimit", "off:500k"]);
+    let mountpoint = world.path("mnt");
+    let place = mountpoint.to_str().unwrap();
+    let shown = world.command(&["bwlimit", place]);
+    assert_eq!(
+        (shown.code, shown.text.as_str()),
+        (
+            0,
+            "Up:   without limit\nDown: 500.00 KiB/s\nRule: off:500k\n"
+        ),
+        "{}",
+        shown.errors
+    );
+    let begun = Instant::now();
+    assert!(mount.read("f") == pattern(5, 0, size));
+    // 512,000 bytes a second, and what may come at once.
+    assert!(begun.elapsed() > Duration::from_secs(7));
+    let begun = Instant::now();
+    let changed = world.command(&["bwlimit", "remote:", "1M:off"]);
+    assert!(changed.text.contains("Up:   1.00 MiB/s"), "{changed:?}");
+    mount.write("g", pattern(6, 0, 3_000_000));
+    wait_until("it is on the server", || {
+        world
+            .content("/g")
+            .is_some_and(|bytes| bytes.len() == 3_000_000)
+    });
+    assert!(begun.elapsed() > Duration::from_millis(2500));
+    let refused = world.command(&["bwlimit", "remote:", "fast"]);
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused.errors.contains("'fast' is no bandwidth"),
+        "{refused:?}"
+    );
     mount.unmount();
 }

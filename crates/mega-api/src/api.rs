@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
+use crate::bandwidth::{Bandwidth, Budgets};
 use crate::config::ApiConfig;
 use crate::error::ApiError;
 use crate::http::Http;
@@ -31,6 +32,7 @@ pub(crate) struct Inner {
     pub(crate) joint: Joint,
     /// Until when the service has no transfer quota for us.
     pub(crate) no_downloads_before: Mutex<Option<Instant>>,
+    pub(crate) budgets: Budgets,
     /// Seconds that our clock was ahead of the service's.
     pub(crate) clock_skew: Mutex<Option<i64>>,
 }
@@ -52,8 +54,20 @@ impl Api {
             readers: Semaphore::new(READERS),
             joint: Joint::default(),
             no_downloads_before: Mutex::new(None),
+            budgets: Budgets::default(),
             clock_skew: Mutex::new(None),
         })))
+    }
+
+    /// Limits what transfers use of the line from now on, those under way too.
+    pub fn set_bandwidth(&self, bandwidth: Bandwidth) {
+        self.0.budgets.set(bandwidth);
+    }
+
+    /// The limits that hold.
+    #[must_use]
+    pub fn bandwidth(&self) -> Bandwidth {
+        self.0.budgets.get()
     }
 
     /// The settings.

@@ -10,6 +10,7 @@
 
 mod api;
 mod backoff;
+mod bandwidth;
 mod calls;
 mod clock;
 mod config;
@@ -30,6 +31,7 @@ mod storage;
 mod tree;
 
 pub use api::Api;
+pub use bandwidth::Bandwidth;
 pub use calls::{DownloadTarget, NewNode, UserData};
 pub use config::{ApiConfig, DEFAULT_API_URL};
 pub use error::{ApiError, ErrorClass, NetworkError, SinkError};

@@ -16,7 +16,7 @@ use mega_proto::{ErrorCode, UploadToken, b64};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Body, Response, StatusCode};
 
-use crate::api::Api;
+use crate::api::{Api, Inner};
 use crate::calls::DEFAULT_QUOTA_WAIT;
 use crate::error::{ApiError, NetworkError};
 use crate::http;
@@ -24,6 +24,8 @@ use crate::retry::{Retry, policy};
 
 /// How much of an upload is handed to the connection at a time; progress is seen in these steps.
 const STEP: usize = 128 << 10;
+/// The same where the bandwidth is limited: everybody has his turn soon.
+const LIMITED_STEP: usize = 16 << 10;
 /// The largest acknowledgement that is read.
 const MAX_ACK: usize = 4 << 10;
 /// Pause after "slow down" (429).
@@ -156,6 +158,7 @@ pub struct ChunkPost {
 
 /// A download under way.
 struct Incoming {
+    api: Arc<Inner>,
     response: Response,
     idle: Duration,
     wanted: u64,
@@ -178,6 +181,8 @@ impl Incoming {
                 if self.got > self.wanted {
                     Err(short(self.got))
                 } else {
+                    // While we wait the connection fills up, and the server waits too.
+                    self.api.budgets.down.take(piece.len() as u64).await;
                     Ok(piece)
                 }
             }
@@ -250,6 +255,7 @@ impl Api {
             return Err(StorageError::Short { got, wanted });
         }
         let incoming = Incoming {
+            api: Arc::clone(&self.0),
             response,
             idle,
             wanted,
@@ -334,7 +340,7 @@ impl Api {
             .header(CONTENT_TYPE, "application/octet-stream")
             // A stream would go out chunked, which storage servers are not known to accept.
             .header(CONTENT_LENGTH, length)
-            .body(watched(post.body.clone(), Arc::clone(moved)));
+            .body(watched(&self.0, post.body.clone(), Arc::clone(moved)));
         let mut sending = Box::pin(request.send());
         let response = loop {
             let before = moved.load(Ordering::Relaxed);
@@ -360,8 +366,11 @@ impl Api {
     }
 }
 
-/// A request body that counts what the connection has taken.
-fn watched(body: Bytes, moved: Arc<AtomicU64>) -> Body {
+/// A request body that counts what the connection has taken, and keeps to the bandwidth.
+fn watched(api: &Arc<Inner>, body: Bytes, moved: Arc<AtomicU64>) -> Body {
+    if api.budgets.up.rate().is_some() {
+        return limited(Arc::clone(api), body, moved);
+    }
     if body.len() <= STEP {
         moved.store(body.len() as u64, Ordering::Relaxed);
         return Body::from(body);
@@ -372,6 +381,19 @@ fn watched(body: Bytes, moved: Arc<AtomicU64>) -> Body {
         Ok::<_, std::convert::Infallible>(step)
     });
     Body::wrap_stream(stream::iter(steps))
+}
+
+fn limited(api: Arc<Inner>, body: Bytes, moved: Arc<AtomicU64>) -> Body {
+    let steps = stream::unfold((api, body, moved), async |(api, mut body, moved)| {
+        if body.is_empty() {
+            return None;
+        }
+        let step = body.split_to(body.len().min(LIMITED_STEP));
+        api.budgets.up.take(step.len() as u64).await;
+        moved.fetch_add(step.len() as u64, Ordering::Relaxed);
+        Some((Ok::<_, std::convert::Infallible>(step), (api, body, moved)))
+    });
+    Body::wrap_stream(steps)
 }
 
 /// What a storage server answered to a piece.

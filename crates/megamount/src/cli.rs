@@ -23,8 +23,8 @@ use crate::quantity::Switch;
 use rclone::Vocabulary;
 
 pub(crate) use commands::{
-    DiscardCommand, ExportCommand, FlushCommand, RetryCommand, StatusCommand, UnmountCommand,
-    VerifyCommand,
+    BwlimitCommand, DiscardCommand, ExportCommand, FlushCommand, RetryCommand, StatusCommand,
+    UnmountCommand, VerifyCommand,
 };
 pub(crate) use config::{ConfigAction, ConfigCommand, ImportCommand};
 pub(crate) use files::{
@@ -138,6 +138,8 @@ pub(crate) enum Command {
     Versions(VersionsCommand),
     /// Empty the rubbish bin, without a question
     Cleanup(Box<CleanupCommand>),
+    /// Show how fast the transfers of a mount may be, or change it
+    Bwlimit(BwlimitCommand),
     /// Look for what is in the way of a mount on this machine
     Doctor(Box<DoctorCommand>),
     /// Print the completion script for a shell

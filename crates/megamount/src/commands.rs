@@ -30,7 +30,7 @@ pub(crate) use keep::{cleanup, link, trash, versions};
 pub(crate) use list::{Columns, list, list_folders};
 pub(crate) use list_json::list_json;
 pub(crate) use pages::{completion, man};
-pub(crate) use push::{flush, unmount};
+pub(crate) use push::{bwlimit, flush, unmount};
 pub(crate) use resolve::{discard, export, retry};
 pub(crate) use status::status;
 pub(crate) use tree::tree;

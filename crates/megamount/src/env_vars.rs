@@ -26,6 +26,7 @@ option_variables!(
     ALLOW_ROOT,
     API_URL,
     ATTR_TIMEOUT,
+    BWLIMIT,
     CACHE,
     CACHE_DIR,
     CACHE_MIN_FREE,

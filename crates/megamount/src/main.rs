@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod adaptor;
+mod bwlimit;
 mod cli;
 mod commands;
 mod config;
@@ -80,6 +81,7 @@ fn run(command: &Command) -> u8 {
         Command::Mount(command) => mount::run(command),
         Command::Status(command) => commands::code(commands::status(command)),
         Command::Flush(command) => commands::code(commands::flush(command)),
+        Command::Bwlimit(command) => commands::code(commands::bwlimit(command)),
         Command::Umount(command) => commands::code(commands::unmount(command)),
         Command::Retry(command) => commands::code(commands::retry(command)),
         Command::Discard(command) => commands::code(commands::discard(command)),

@@ -27,6 +27,8 @@ use crate::error::TransferError;
 const BUFFERS: u64 = 4 * UNIT;
 /// A unit that takes this many times the stall limit comes over a crawling connection: replace it.
 const CRAWL: u32 = 3;
+/// How much longer everything may take where the bandwidth is limited.
+const LIMITED: u32 = 20;
 /// Transfer quota that is there again so soon is waited for.
 const GRACE: Duration = Duration::from_secs(2);
 /// Consecutive failures without a byte after which a flight somebody waits for ends.
@@ -221,17 +223,16 @@ impl Run<'_> {
             return Ok(());
         }
         let shared = self.file.shared();
-        let limits = &shared.limits;
-        let request = origin.get(
-            &shared.api,
-            self.file.size(),
-            self.offset..end,
-            limits.stall,
-        );
-        let mut body = Box::pin(stalled(limits.stall, request).await??);
+        // A connection that waits for its share of a limited bandwidth does not crawl.
+        let stall = match shared.api.bandwidth().down {
+            Some(_) => shared.limits.stall * LIMITED,
+            None => shared.limits.stall,
+        };
+        let request = origin.get(&shared.api, self.file.size(), self.offset..end, stall);
+        let mut body = Box::pin(stalled(stall, request).await??);
         let mut unit_begun = Instant::now();
         loop {
-            let chunk = match stalled(limits.stall, body.next()).await? {
+            let chunk = match stalled(stall, body.next()).await? {
                 Some(chunk) => chunk?,
                 None if self.offset >= self.end() => return Ok(()),
                 None => return Err(Trouble::Short),
@@ -243,7 +244,7 @@ impl Run<'_> {
             }
             if self.flight.position() != before {
                 unit_begun = Instant::now();
-            } else if unit_begun.elapsed() > limits.stall * CRAWL {
+            } else if unit_begun.elapsed() > stall * CRAWL {
                 return Err(Trouble::Stalled);
             }
         }

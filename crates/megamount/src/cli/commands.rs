@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::bwlimit::BwLimit;
 use crate::quantity::Span;
 
 /// `megamount status`.
@@ -39,6 +40,17 @@ pub(crate) struct FlushCommand {
     /// Give up waiting after this time; the changes stay queued
     #[arg(long, value_name = "TIME")]
     pub(crate) timeout: Option<Span>,
+}
+
+/// `megamount bwlimit`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BwlimitCommand {
+    /// Which mount: its mountpoint or REMOTE:
+    #[arg(value_name = "MOUNTPOINT|REMOTE:")]
+    pub(crate) target: String,
+    /// The new limit, as --bwlimit has it; it holds until the mount ends
+    #[arg(value_name = "LIMIT")]
+    pub(crate) limit: Option<BwLimit>,
 }
 
 /// `megamount umount`.

@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use url::Url;
 
+use crate::bwlimit::BwLimit;
 use crate::env_vars as env;
 use crate::quantity::{Mode, Percent, Size, Span, Switch};
 
@@ -194,6 +195,11 @@ layer! {
         #[arg(long, env = env::STATE_DIR, hide_env = true, help_heading = "Program",
             value_name = "DIR")]
         state_dir: PathBuf,
+        /// How fast transfers may be, in bytes a second: 10M, UP:DOWN, off, or a timetable such as
+        /// '08:00,512k 19:00,off' [default: off]
+        #[arg(long, env = env::BWLIMIT, hide_env = true, help_heading = "Network",
+            value_name = "LIMIT")]
+        bwlimit: BwLimit,
         /// Show how far the first reading of the account's list of files is
         #[arg(short = 'P', long, env = env::PROGRESS, hide_env = true, help_heading = "Program",
             num_args = 0..=1, require_equals = true, default_missing_value = "true",
@@ -375,6 +381,7 @@ pub(crate) struct Settings {
     pub(crate) proxy: Option<String>,
     pub(crate) ca_cert: Option<PathBuf>,
     pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) bwlimit: Option<BwLimit>,
     pub(crate) progress: bool,
     pub(crate) log_file: Option<PathBuf>,
     pub(crate) log_file_max_size: Size,
@@ -426,6 +433,7 @@ impl MountOptions {
             proxy: self.proxy,
             ca_cert: self.ca_cert,
             state_dir: self.state_dir,
+            bwlimit: self.bwlimit,
             progress: yes(self.progress),
             log_file: self.log_file,
             log_file_max_size: self.log_file_max_size.unwrap_or(Size(10 << 20)),

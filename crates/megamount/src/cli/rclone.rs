@@ -124,7 +124,6 @@ const SWITCHES: &[(&str, Meaning)] = &[
 /// Options with a value and without a meaning.
 const IDLE_VALUES: &[&str] = &[
     "buffer-size",
-    "bwlimit",
     "bwlimit-file",
     "checkers",
     "contimeout",

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::status::LOOK_AGAIN;
 use super::{code_of, counted, say};
-use crate::cli::{FlushCommand, UnmountCommand};
+use crate::cli::{BwlimitCommand, FlushCommand, UnmountCommand};
 use crate::control::client::{self, Link};
 use crate::control::protocol::{Ask, Reply};
 use crate::control::report::{ChangeState, Report};
@@ -38,6 +38,30 @@ pub(crate) fn flush(command: &FlushCommand) -> Result<u8, Failure> {
     }
     say(&left_over(&report));
     Ok(exit::WORK_LEFT)
+}
+
+/// Runs `bwlimit`.
+pub(crate) fn bwlimit(command: &BwlimitCommand) -> Result<u8, Failure> {
+    let mut link = client::find(&command.target)?;
+    let limit = command.limit.as_ref().map(ToString::to_string);
+    match link.ask(&Ask::Bandwidth { limit })? {
+        Reply::Bandwidth { rule, up, down } => {
+            let shown = |rate: Option<u64>| {
+                rate.map_or_else(
+                    || "without limit".to_owned(),
+                    |rate| format!("{}/s", indicatif::BinaryBytes(rate)),
+                )
+            };
+            say(&format!(
+                "Up:   {}\nDown: {}\nRule: {}\n",
+                shown(up),
+                shown(down),
+                printable(&rule)
+            ));
+            Ok(exit::DONE)
+        }
+        other => Err(client::unexpected(&other)),
+    }
 }
 
 /// Runs `umount`.

@@ -36,6 +36,12 @@ pub(crate) enum Ask {
     },
     /// Everything that waits is due now.
     Flush,
+    /// How fast transfers may be.
+    Bandwidth {
+        /// What holds from now on, as `--bwlimit` has it; else nothing changes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<String>,
+    },
     /// Parked changes are tried again.
     Retry {
         /// Of this path and below; else all.
@@ -78,6 +84,15 @@ pub(crate) enum Reply {
     Flushed {
         /// For `status`: the moment of the flush.
         mark: i64,
+    },
+    /// To `bandwidth`.
+    Bandwidth {
+        /// The limit or timetable.
+        rule: String,
+        /// Bytes a second to Mega now, if that is limited.
+        up: Option<u64>,
+        /// From Mega.
+        down: Option<u64>,
     },
     /// To `retry`.
     Retried {

@@ -21,6 +21,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::place;
 use super::protocol::{self, Ask, Fault, Hello, LONGEST_REQUEST, MOST_CHANGES, Reply};
 use super::report::Report;
+use crate::bwlimit::{BwLimit, Throttle};
 
 mod files;
 mod verify;
@@ -51,6 +52,7 @@ struct Host {
     /// Empty while the mount is coming up.
     vfs: OnceLock<Arc<Vfs>>,
     loading: Arc<Loading>,
+    throttle: OnceLock<Arc<Throttle>>,
     hello: Hello,
     ended: watch::Receiver<Option<usize>>,
 }
@@ -86,6 +88,18 @@ impl Control {
         let _ = self.host.vfs.set(Arc::clone(vfs));
     }
 
+    /// As [`throttled_by`](Self::throttled_by).
+    pub(crate) fn with_throttle(self, throttle: &Arc<Throttle>) -> Self {
+        self.throttled_by(throttle);
+        self
+    }
+
+    /// What the bandwidth can be asked of and changed at.
+    pub(crate) fn throttled_by(&self, throttle: &Arc<Throttle>) {
+        // It comes up once.
+        let _ = self.host.throttle.set(Arc::clone(throttle));
+    }
+
     /// For this process alone.
     pub(crate) fn private(vfs: &Arc<Vfs>, hello: Hello) -> Self {
         let control = Self::silent(Arc::default(), hello);
@@ -97,6 +111,7 @@ impl Control {
         let (ended, ended_receiver) = watch::channel(None);
         let host = Arc::new(Host {
             vfs: OnceLock::new(),
+            throttle: OnceLock::new(),
             loading,
             hello,
             ended: ended_receiver,
@@ -351,6 +366,7 @@ fn answer(host: &Host, vfs: &Arc<Vfs>, ask: Ask) -> Reply {
             let snapshot = vfs.snapshot(most.min(MOST_CHANGES), mark);
             Reply::Status(Box::new(Report::new(host.hello.clone(), snapshot)))
         }
+        Ask::Bandwidth { limit } => bandwidth(host, limit),
         Ask::Flush => Reply::Flushed {
             mark: vfs.flush_queue(),
         },
@@ -366,6 +382,28 @@ fn answer(host: &Host, vfs: &Arc<Vfs>, ask: Ask) -> Reply {
         Ask::Hello | Ask::Export { .. } | Ask::Verify { .. } | Ask::Files { .. } | Ask::End => {
             Reply::Hello(host.hello.clone())
         }
+    }
+}
+
+fn bandwidth(host: &Host, limit: Option<String>) -> Reply {
+    let failed = |text| Reply::Error {
+        code: Fault::Failed,
+        text,
+    };
+    let Some(throttle) = host.throttle.get() else {
+        return failed("its bandwidth cannot be limited".to_owned());
+    };
+    if let Some(limit) = limit {
+        match limit.parse::<BwLimit>() {
+            Ok(limit) => throttle.set(limit),
+            Err(text) => return failed(text),
+        }
+    }
+    let (rule, now) = throttle.get();
+    Reply::Bandwidth {
+        rule,
+        up: now.up,
+        down: now.down,
     }
 }
 

@@ -196,6 +196,7 @@ impl Here {
                 Need::Look => Control::private(&started.vfs, hello),
                 Need::Work => Control::serve(&started.vfs, hello, &plan.paths.state_dir),
             }
+            .with_throttle(&started.throttle)
         });
         Ok(here)
     }

@@ -17,6 +17,7 @@ use url::Url;
 use super::plan::Plan;
 use super::{link, login, translate};
 use crate::adaptor::{Adaptor, Notices};
+use crate::bwlimit::Throttle;
 use crate::cli::{CacheMode, FsyncMode, VerifyMode, VersionsMode};
 use crate::config::RemoteKind;
 use crate::control::protocol::Hello;
@@ -68,6 +69,8 @@ pub(super) struct Started {
     pub(super) api: Api,
     /// The server that is asked, for messages.
     pub(super) origin: String,
+    /// How fast transfers may be.
+    pub(super) throttle: Arc<Throttle>,
     /// The server of `demo:`, which ends last.
     pub(super) demo: Option<Emulator>,
 }
@@ -81,7 +84,13 @@ pub(super) async fn bring_up(
     let store = open_store(plan, herald).await?;
     let loading = Arc::default();
     let control = Control::starting(Arc::clone(&loading), hello, &plan.paths.state_dir);
-    let Started { vfs, demo, .. } = start(plan, herald, store, loading).await?;
+    let Started {
+        vfs,
+        demo,
+        throttle,
+        ..
+    } = start(plan, herald, store, loading).await?;
+    control.throttled_by(&throttle);
     match attach(plan, &vfs).await {
         Ok((attachment, session)) => Ok(Mounted {
             vfs,
@@ -114,6 +123,7 @@ pub(super) async fn start(
         (None, None) => None,
     };
     let api = open_api(plan, &store, base_url)?;
+    let throttle = Throttle::start(&api, plan.settings.bwlimit.clone());
     let shown = api.config().base_url.origin().ascii_serialization();
     let pinned = if demo.is_some() {
         demo::ORIGIN
@@ -145,6 +155,7 @@ pub(super) async fn start(
         vfs,
         api,
         origin: shown,
+        throttle,
         demo,
     })
 }
