@@ -12,7 +12,14 @@ fn used() -> World {
         "ContentOnTheServer",
         1_600_000_000,
     )]);
-    let mount = world.mount_with("remote:", &["--write-back", "10m", "--log-level", "trace"]);
+    let options = [
+        "--write-back",
+        "10m",
+        "--log-level",
+        "trace",
+        "--mega-debug",
+    ];
+    let mount = world.mount_with("remote:", &options);
     assert_eq!(mount.read("NameOnTheServer"), b"ContentOnTheServer");
     mount.sh("mkdir LocalFolder; echo ContentWrittenHere >LocalFolder/NameWrittenHere; sync");
     std::fs::write(world.path("log"), mount.log()).unwrap();
@@ -53,7 +60,19 @@ fn modes_are_private() {
 fn logs_hold_no_secret() {
     let world = used();
     let log = std::fs::read_to_string(world.path("log")).unwrap();
-    assert!(log.len() > 1000, "{log}");
+    assert!(
+        log.contains("mega_api::wire") && log.contains(r#""a":"us""#),
+        "{log}"
+    );
+    let session = std::fs::read_to_string(world.state().join("session")).unwrap();
+    let kept: Vec<_> = session
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_')
+        .filter(|word| word.len() > 15)
+        .collect();
+    assert!(!kept.is_empty(), "{session}");
+    for secret in kept {
+        assert!(!log.contains(secret), "{secret} in the log");
+    }
     let master_key = world.emulator.master_key(USER).unwrap();
     for secret in [
         "ContentOnTheServer",

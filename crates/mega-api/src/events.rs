@@ -17,6 +17,7 @@ use crate::error::ApiError;
 use crate::http;
 use crate::request::Trouble;
 use crate::retry::{Retry, policy};
+use crate::wire;
 
 /// A blocking request is abandoned after this silence; servers answer `0` within 40 s.
 const BLOCKING_SILENCE: Duration = Duration::from_secs(45);
@@ -235,6 +236,7 @@ impl Api {
         let body = http::body(response, silence, MAX_REPLY)
             .await
             .map_err(failed)?;
+        wire::came("events", &body);
         event::decode(&body).map_err(|error| match error {
             EventError::Refused(code) => PollError::Refused(code),
             EventError::Malformed => PollError::Failed(ApiError::BadReply("events")),

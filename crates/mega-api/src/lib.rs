@@ -29,6 +29,7 @@ mod retry;
 mod session;
 mod storage;
 mod tree;
+mod wire;
 
 pub use api::Api;
 pub use bandwidth::Bandwidth;

@@ -28,6 +28,7 @@ use crate::frozen::{Answer, Frozen};
 use crate::hashcash;
 use crate::http;
 use crate::retry::{Retry, policy};
+use crate::wire;
 
 /// How long the service is trusted to remember a request id (`design/writeback.md`, "Pushing").
 const MEMORY: Duration = Duration::from_secs(120);
@@ -317,6 +318,7 @@ impl Api {
             Ok(body) => body,
             Err(error) => return Outcome::Trouble(Trouble::lost(error)),
         };
+        wire::came(&frozen.id().to_string(), &body);
         match decode(&body, frozen.traits(), ApiVersion::V1) {
             Ok(replies) => Outcome::Answers(
                 replies
@@ -344,6 +346,7 @@ impl Api {
         idle: Duration,
     ) -> Result<Response, Trouble> {
         let url = format!("{}/cs?id={}{authority}", self.0.http.origin(), frozen.id());
+        wire::sent(&frozen.id().to_string(), &frozen.body());
         self.post(&url, frozen.body(), idle).await
     }
 

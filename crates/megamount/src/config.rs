@@ -256,15 +256,15 @@ fn find_configured(
 
 /// Mount options from rclone's environment.
 fn rclone_environment() -> Result<MountOptions, Failure> {
-    let text = env::text(env::RCLONE_MEGA_HARD_DELETE);
-    let hard_delete = text.map(|text| text.parse()).transpose().map_err(|e| {
-        Failure::Usage(format!(
-            "the value of {} is wrong: {e}.",
-            env::RCLONE_MEGA_HARD_DELETE
-        ))
-    })?;
+    let switch = |name: &str| {
+        let text = env::text(name);
+        text.map(|text| text.parse())
+            .transpose()
+            .map_err(|e| Failure::Usage(format!("the value of {name} is wrong: {e}.")))
+    };
     Ok(MountOptions {
-        hard_delete,
+        hard_delete: switch(env::RCLONE_MEGA_HARD_DELETE)?,
+        mega_debug: switch(env::RCLONE_MEGA_DEBUG)?,
         ..MountOptions::default()
     })
 }

@@ -49,6 +49,7 @@ option_variables!(
     LOG_FILE_MAX_SIZE,
     LOG_FORMAT,
     LOG_LEVEL,
+    MEGA_DEBUG,
     MEMORY,
     NORMALIZE,
     PID_FILE,
@@ -79,6 +80,8 @@ pub(crate) const RCLONE_CONFIG_DIR: &str = "RCLONE_CONFIG_DIR";
 pub(crate) const RCLONE_MEGA_USER: &str = "RCLONE_MEGA_USER";
 /// rclone's environment form of `--mega-pass`, obscured.
 pub(crate) const RCLONE_MEGA_PASS: &str = "RCLONE_MEGA_PASS";
+/// rclone's environment form of `--mega-debug`.
+pub(crate) const RCLONE_MEGA_DEBUG: &str = "RCLONE_MEGA_DEBUG";
 /// rclone's environment form of `--mega-hard-delete`.
 pub(crate) const RCLONE_MEGA_HARD_DELETE: &str = "RCLONE_MEGA_HARD_DELETE";
 /// Base of per-user configuration (XDG base directory specification).

@@ -43,6 +43,9 @@ const OUR_CRATES: &[&str] = &[
     "mega_vfs",
 ];
 
+/// What is said to Mega, line by line.
+const PROTOCOL: &str = "mega_api::wire";
+
 /// Where to log.
 #[derive(Debug)]
 pub(crate) enum Target {
@@ -205,20 +208,40 @@ fn rotating(path: &Path, bounds: Bounds) -> Result<FileRotate<AppendCount>, Fail
     ))
 }
 
+/// What is logged, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Style {
+    level: LogLevel,
+    format: LogFormat,
+    /// The protocol too.
+    has_protocol: bool,
+}
+
+impl Style {
+    /// What the settings say; `level` if they say nothing of it.
+    pub(crate) fn of(settings: &Settings, level: LogLevel) -> Self {
+        Self {
+            level: settings.log_level.unwrap_or(level),
+            format: settings.log_format,
+            has_protocol: settings.mega_debug,
+        }
+    }
+}
+
 /// Starts logging, of panics too. A second call has no effect.
-pub(crate) fn start(target: Target, level: LogLevel, format: LogFormat) {
+pub(crate) fn start(target: Target, style: Style) {
     std::panic::set_hook(Box::new(
         |panic| tracing::error!(%panic, "the program has a fault"),
     ));
     match target {
         Target::Terminal if is_read_by_the_journal() => {
-            install(Journal, level, format, Look::Bare);
+            install(Journal, style, Look::Bare);
         }
         Target::Terminal if std::io::stderr().is_terminal() => {
-            install(Terminal, level, format, Look::Coloured);
+            install(Terminal, style, Look::Coloured);
         }
-        Target::Terminal => install(Terminal, level, format, Look::Plain),
-        Target::File(file) => install(file, level, format, Look::Plain),
+        Target::Terminal => install(Terminal, style, Look::Plain),
+        Target::File(file) => install(file, style, Look::Plain),
         Target::System => {
             // None when there is one already, which then goes on.
             let log = syslog_tracing::Syslog::new(
@@ -227,7 +250,7 @@ pub(crate) fn start(target: Target, level: LogLevel, format: LogFormat) {
                 syslog_tracing::Facility::Daemon,
             );
             if let Some(log) = log {
-                install(log, level, format, Look::Bare);
+                install(log, style, Look::Bare);
             }
         }
     }
@@ -253,11 +276,11 @@ enum Look {
     Bare,
 }
 
-fn install<W>(writer: W, level: LogLevel, format: LogFormat, look: Look)
+fn install<W>(writer: W, style: Style, look: Look)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let level = match level {
+    let level = match style.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
@@ -272,7 +295,13 @@ where
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(writer)
         .with_ansi(look == Look::Coloured);
-    let layer = match (format, look) {
+    let protocol = if style.has_protocol {
+        level
+    } else {
+        LevelFilter::OFF
+    };
+    targets = targets.with_target(PROTOCOL, protocol);
+    let layer = match (style.format, look) {
         (LogFormat::Json, _) => layer.json().with_filter(targets).boxed(),
         (LogFormat::Text, Look::Bare) => layer
             .without_time()

@@ -85,7 +85,7 @@ fn start(command: &MountCommand) -> Result<u8, Failure> {
     } else {
         LogLevel::Info
     };
-    let level = plan.settings.log_level.unwrap_or(level);
+    let style = logging::Style::of(&plan.settings, level);
 
     let help = LoginHelp::of(&plan);
     let herald = if foreground {
@@ -97,7 +97,7 @@ fn start(command: &MountCommand) -> Result<u8, Failure> {
             Side::Daemon(herald) => herald,
         }
     };
-    logging::start(target, level, plan.settings.log_format);
+    logging::start(target, style);
     let end = serve(plan, &herald, log_file);
     Ok(match end {
         Ok(code) => code,

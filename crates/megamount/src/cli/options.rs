@@ -234,6 +234,11 @@ layer! {
         #[arg(long, env = env::LOG_LEVEL, hide_env = true, help_heading = "Program",
             value_name = "LEVEL")]
         log_level: LogLevel,
+        /// Log what is said to Mega and what it answers, without secrets; with --log-level debug or -vv
+        #[arg(long, env = env::MEGA_DEBUG, hide_env = true, help_heading = "Program",
+            num_args = 0..=1, require_equals = true, default_missing_value = "true",
+            value_name = "BOOL")]
+        mega_debug: Switch,
         /// The form of the log [default: text]
         #[arg(long, env = env::LOG_FORMAT, hide_env = true, help_heading = "Program",
             value_name = "FORMAT")]
@@ -390,6 +395,7 @@ pub(crate) struct Settings {
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) daemon_timeout: Option<Span>,
     pub(crate) log_level: Option<LogLevel>,
+    pub(crate) mega_debug: bool,
     pub(crate) log_format: LogFormat,
 }
 
@@ -442,6 +448,7 @@ impl MountOptions {
             pid_file: self.pid_file,
             daemon_timeout: self.daemon_timeout.filter(|span| !span.0.is_zero()),
             log_level: self.log_level,
+            mega_debug: yes(self.mega_debug),
             log_format: self.log_format.unwrap_or_default(),
         }
     }

@@ -114,7 +114,7 @@ const VALUES: &[(&str, Meaning)] = &[
 const SWITCHES: &[(&str, Meaning)] = &[
     ("mega-hard-delete", Same("hard-delete")),
     ("mega-use-https", Same("transfer-tls")),
-    ("mega-debug", Louder(1)),
+    ("mega-debug", Same("mega-debug")),
     ("verbose", Louder(1)),
     ("quiet", Quiet),
     ("daemon", Anyway),
@@ -442,7 +442,10 @@ mod tests {
             ("w: /m --mega-hard-delete", "w: /m --hard-delete=true"),
             ("w: /m --mega-use-https=false", "w: /m --transfer-tls=false"),
             ("w: /m -vv --daemon", "--log-level=debug w: /m"),
-            ("w: /m -vv --mega-debug", "--log-level=trace w: /m"),
+            (
+                "w: /m -vv --mega-debug",
+                "--log-level=debug w: /m --mega-debug=true",
+            ),
             ("w: /m -v --log-level NOTICE", "w: /m --log-level=warn"),
             ("w: /m --log-format date,time", "w: /m"),
             ("w: /m --log-format text", "w: /m --log-format=text"),

@@ -144,7 +144,7 @@ impl RcloneFile {
             }),
             _ => None,
         };
-        let hard_delete = value("hard_delete").and_then(|text| text.parse::<Switch>().ok());
+        let switch = |key| value(key).and_then(|text| text.parse::<Switch>().ok());
         Ok(Some(RcloneRemote {
             account: Account {
                 user,
@@ -153,7 +153,8 @@ impl RcloneFile {
                 session,
             },
             options: MountOptions {
-                hard_delete,
+                hard_delete: switch("hard_delete"),
+                mega_debug: switch("debug"),
                 ..MountOptions::default()
             },
         }))

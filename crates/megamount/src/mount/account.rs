@@ -153,8 +153,7 @@ pub(super) fn holder_in_words(holder: &mega_store::LockHolder) -> String {
 pub(super) fn start_log(plan: &Plan) -> Result<(), Failure> {
     let settings = &plan.settings;
     let target = logging::target(settings, None)?;
-    let level = settings.log_level.unwrap_or(LogLevel::Error);
-    logging::start(target, level, settings.log_format);
+    logging::start(target, logging::Style::of(settings, LogLevel::Error));
     Ok(())
 }
 
