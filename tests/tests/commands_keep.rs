@@ -82,7 +82,10 @@ fn the_bin_gives_back(world: &World) {
         lines[0].starts_with("        - 20") && lines[0].ends_with(" d/  (from /)"),
         "{text}"
     );
-    assert_eq!(lines[1], "        3 2024-05-01 12:00:00.000000000 top  (from /)");
+    assert_eq!(
+        lines[1],
+        "        3 2024-05-01 12:00:00.000000000 top  (from /)"
+    );
     assert_eq!(
         done(world, &["trash", "restore", "remote:d"]),
         "Restored: /d\n"

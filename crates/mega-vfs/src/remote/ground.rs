@@ -55,7 +55,7 @@ impl State {
         }
         let mut gone = HashSet::new();
         for now in after.values().flatten() {
-            if now.kind != NodeKind::File && self.fate_of(now)? == Fate::Gone {
+            if now.kind != NodeKind::File && self.is_gone(now.handle)? {
                 gone.insert(now.handle);
             }
         }
@@ -114,6 +114,10 @@ impl State {
             if !self.is_below(&now, gone)? {
                 continue;
             }
+            // It lies in something that we have taken out of there.
+            if row.place.is_none() && self.is_shown(now.handle)? {
+                continue;
+            }
             // What was only moved out of there is taken out of the bin again.
             let is_moved_out = match row.place.as_ref().map(|place| place.parent) {
                 None => false,
@@ -167,11 +171,15 @@ impl State {
         Ok(self.fate(handle)? == Fate::Gone)
     }
 
-    /// What has become of a node, by its handle.
+    /// What has become of a node, by its handle. Where we have moved it counts.
     fn fate(&self, handle: NodeHandle) -> OpResult<Fate> {
-        match self.node_row(handle)? {
-            None => Ok(Fate::Gone),
-            Some(row) => self.fate_of(&row),
+        let Some(row) = self.node_row(handle)? else {
+            return Ok(Fate::Gone);
+        };
+        let change = self.changes.get(Subject::Node(handle));
+        match change.and_then(|change| change.place.as_ref()) {
+            Some(place) => self.fate_in(place.parent),
+            None => self.fate_of(&row),
         }
     }
 
@@ -285,22 +293,47 @@ impl State {
         Ok(true)
     }
 
+    /// What has become of a node where Mega has it.
     fn fate_of(&self, row: &NodeRow) -> OpResult<Fate> {
         let Some(parent) = row.parent else {
             return Ok(Fate::Present);
         };
+        if Some(parent) == self.roots.rubbish {
+            return Ok(Fate::Gone);
+        }
         if let Some(parent_row) = self.node_row(parent)?
             && parent_row.kind == NodeKind::File
         {
             return Ok(Fate::Overwritten);
         }
-        let mut at = Some(parent);
+        self.fate_in(Subject::Node(parent))
+    }
+
+    /// What has become of something in this folder. A folder that we have moved is where we have moved it,
+    /// out of the bin or into it, and has not lost its ground: Mega only does not know yet.
+    fn fate_in(&self, folder: Subject) -> OpResult<Fate> {
+        let mut at = folder;
         for _ in 0..4096 {
-            match at {
-                None => return Ok(Fate::Present),
-                Some(handle) if Some(handle) == self.roots.rubbish => return Ok(Fate::Gone),
-                Some(handle) => at = self.node_row(handle)?.and_then(|row| row.parent),
-            }
+            let change = self.changes.get(at);
+            at = match (change.and_then(|change| change.place.as_ref()), at) {
+                (Some(place), _) => {
+                    if place.parent.node().is_some() && place.parent.node() == self.roots.rubbish {
+                        return Ok(Fate::Present);
+                    }
+                    place.parent
+                }
+                (None, Subject::Local(_)) => return Ok(Fate::Present),
+                (None, Subject::Node(handle)) => {
+                    let parent = self.node_row(handle)?.and_then(|row| row.parent);
+                    match parent {
+                        None => return Ok(Fate::Present),
+                        Some(parent) if Some(parent) == self.roots.rubbish => {
+                            return Ok(Fate::Gone);
+                        }
+                        Some(parent) => Subject::Node(parent),
+                    }
+                }
+            };
         }
         Ok(Fate::Gone)
     }
@@ -368,6 +401,12 @@ impl State {
                 .map_err(|error| store_errno(&error))?;
         }
         self.commit(vec![moved], &[old])?;
+        // Taken out of the bin and then written: what it was stays there, and is shown there again.
+        if let Some(before) = old.node().map(|handle| self.node_row(handle))
+            && let Some(folder) = before?.and_then(|row| row.parent)
+        {
+            self.forget_dir(Subject::Node(folder));
+        }
         self.inodes.rebind(old, new);
         Self::show(self, parent, new)?;
         Ok(())

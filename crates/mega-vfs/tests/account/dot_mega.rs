@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use mega_emulator::{Fixture, FixtureContent};
+use mega_emulator::{FaultAction, FaultRule, Fixture, FixtureContent};
 use mega_vfs::{FileKind, Lookup, OpenMode, RenameMode, SetAttr, Timestamp, VfsConfig};
 use rustix::io::Errno;
 
@@ -447,5 +447,89 @@ async fn who_takes_something_out_of_the_bin_has_it() {
         .await;
     world.settled().await;
     assert_eq!(world.remote("/d/a"), b"a");
+    world.finish().await;
+}
+
+/// Names are pushed after a second, content is not.
+fn names_first() -> VfsConfig {
+    VfsConfig {
+        write_back: std::time::Duration::from_secs(60),
+        ..eager()
+    }
+}
+
+/// Something else happens in the account, and is seen.
+async fn something_else_happens(world: &World) {
+    let seen = Fixture::folder("/seen");
+    world.emulator.populate(EMAIL, &[seen]).unwrap();
+    world
+        .until("seen", async |world| world.ino("seen").await.is_ok())
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_edited_in_a_folder_taken_out_of_the_bin_stays_in_it() {
+    let world = World::with(names_first(), |emulator| {
+        let list = [
+            Fixture::file("/d/sub/a", "old", 1),
+            Fixture::Trash { path: "/d".into() },
+        ];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    // The move waits until all of this is done.
+    let held = FaultRule::new("cmd:m", FaultAction::Held);
+    let rule = world.emulator.faults().add(held);
+    let replace = RenameMode::Replace;
+    world.rename(".mega/trash/d", "d", replace).await.unwrap();
+    world.write("d/sub/a", b"edited").await;
+    world.write("d/sub/new", b"new").await;
+    something_else_happens(&world).await;
+    world.write("d/later", b"later").await;
+    assert_eq!(world.names("").await, ["d", "seen"]);
+    assert_eq!(world.names("d/sub").await, ["a", "new"]);
+    world.emulator.faults().remove(rule);
+    let world = world.restart(eager()).await;
+    world.settled().await;
+    assert_eq!(
+        world.paths(),
+        [
+            "/d",
+            "/d/later",
+            "/d/sub",
+            "/d/sub/a",
+            "/d/sub/new",
+            "/seen"
+        ]
+    );
+    assert_eq!(world.remote("/d/sub/a"), b"edited");
+    assert_eq!(world.trash().await, Vec::<String>::new());
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_edited_on_its_way_out_of_the_bin_is_there_once() {
+    let world = World::with(names_first(), |emulator| {
+        let list = [
+            Fixture::file("/a", "old", 1),
+            Fixture::Trash { path: "/a".into() },
+        ];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    assert_eq!(world.trash().await, ["a"]);
+    let held = FaultRule::new("cmd:m", FaultAction::Held);
+    let rule = world.emulator.faults().add(held);
+    let replace = RenameMode::Replace;
+    world.rename(".mega/trash/a", "a", replace).await.unwrap();
+    world.write("a", b"edited").await;
+    something_else_happens(&world).await;
+    assert_eq!(world.names("").await, ["a", "seen"]);
+    assert_eq!(world.trash().await, ["a"], "what it was");
+    world.emulator.faults().remove(rule);
+    let world = world.restart(eager()).await;
+    world.settled().await;
+    assert_eq!(world.paths(), ["/a", "/seen"]);
+    assert_eq!(world.remote("/a"), b"edited");
     world.finish().await;
 }
