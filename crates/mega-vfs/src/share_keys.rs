@@ -191,6 +191,8 @@ impl Shared {
         let told = {
             let mut state = self.lock();
             let told = self.reload_shares(&mut state);
+            // Nobody has these.
+            state.keys_to_ask.clear();
             // What waits for a key may go now.
             state.changes.unstall();
             told
