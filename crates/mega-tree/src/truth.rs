@@ -29,6 +29,9 @@ pub struct Delta {
     pub shares_changed: bool,
     /// Share keys that the server keeps elsewhere may have changed: it has to be asked.
     pub stored_keys_changed: bool,
+    /// A share has ended that was not the only way to what is in it: which keys the server serves for that now
+    /// is told by a whole tree only.
+    pub tree_in_doubt: bool,
     /// The quota should be asked again.
     pub quota_changed: bool,
 }
@@ -56,9 +59,12 @@ pub fn row_from_raw(raw: &RawNode) -> NodeRow {
 }
 
 /// The share that the root of one brings with it, as served. Of modern accounts it has no key
-/// (protocol/03 section 6).
+/// (protocol/03 section 6). Nobody shares with us (`me`) what is ours.
 #[must_use]
-pub fn share_from_raw(raw: &RawNode) -> Option<ShareRow> {
+pub fn share_from_raw(raw: &RawNode, me: Option<UserHandle>) -> Option<ShareRow> {
+    if me.is_some() && (raw.owner == me || raw.sharer == me) {
+        return None;
+    }
     let key = raw.share_key.clone().unwrap_or_default();
     let mut share = ShareRow::new(raw.handle, ShareKind::Incoming, key);
     share.user = Some(raw.sharer?);
@@ -91,6 +97,8 @@ pub fn apply(
         .meta_get(META_PENDING_MOVE)?
         .and_then(|text| text.parse().ok());
     let had_waiting = waiting.is_some();
+    // Roots of shares that have ended and are seen by way of another one.
+    let mut stays: HashSet<NodeHandle> = HashSet::new();
     let mut packets = packets.iter().peekable();
     while let Some(packet) = packets.next() {
         if let Some(handle) = waiting.take() {
@@ -108,10 +116,12 @@ pub fn apply(
                 put_contacts(tx, &mut delta, users)?;
                 // Old versions first: the name of an overwritten file is then free for the new one.
                 for raw in nodes {
-                    upsert(store, tx, &mut delta, raw)?;
+                    upsert(store, tx, &mut delta, raw, scope.me)?;
                 }
                 inherit_numbers(tx, &delta, nodes)?;
             }
+            // That is the end of the share once more.
+            ActionPacket::Delete { node, .. } if stays.remove(node) => {}
             ActionPacket::Delete { node, moved } => match packets.peek().map(|next| &next.action) {
                 Some(ActionPacket::Nodes { nodes, .. }) => {
                     if !nodes.iter().any(|raw| raw.handle == *node) {
@@ -166,6 +176,10 @@ pub fn apply(
                 key,
                 ..
             } if scope.me == Some(*target) => {
+                if tx.node(*node)?.is_some_and(|row| row.owner == scope.me) {
+                    tracing::warn!(node = %node, "a share of a folder that is ours is ignored");
+                    continue;
+                }
                 let mut share =
                     ShareRow::new(*node, ShareKind::Incoming, key.clone().unwrap_or_default());
                 share.user = *owner;
@@ -173,9 +187,8 @@ pub fn apply(
                 delta.shares_changed = true;
                 if access.is_some() {
                     put_incoming(tx, share)?;
-                } else {
-                    // Its nodes are still named in a packet of their own, or in none.
-                    delete(store, tx, &mut delta, *node)?;
+                } else if end_share(store, tx, &mut delta, *node)? {
+                    stays.insert(*node);
                 }
             }
             ActionPacket::Share { .. } => {}
@@ -248,11 +261,70 @@ fn put_incoming(tx: &mut Tx<'_>, mut share: ShareRow) -> Result<(), StoreError> 
     tx.put_share(&share)
 }
 
+/// A folder is no longer shared with us. Its nodes go, whether or not a packet names them; but what is shared
+/// in another way too, with a folder above or by itself, stays. Whether the folder stays.
+fn end_share(
+    store: &Store,
+    tx: &mut Tx<'_>,
+    delta: &mut Delta,
+    root: NodeHandle,
+) -> Result<bool, StoreError> {
+    tx.delete_share(root, ShareKind::Incoming)?;
+    let shares = tx.shares()?;
+    let others: HashSet<NodeHandle> = shares
+        .iter()
+        .filter(|share| share.kind == ShareKind::Incoming)
+        .map(|share| share.handle)
+        .collect();
+    if is_below(tx, root, &others)? {
+        delta.tree_in_doubt = true;
+        return Ok(true);
+    }
+    let ended = HashSet::from([root]);
+    for inner in others {
+        if is_below(tx, inner, &ended)?
+            && let Some(mut row) = current(store, tx, delta, inner)?
+        {
+            row.parent = None;
+            tx.upsert_node(&row)?;
+            delta.tree_in_doubt = true;
+        }
+    }
+    delete(store, tx, delta, root)?;
+    Ok(false)
+}
+
+/// Whether a node lies below one of these folders.
+fn is_below(
+    tx: &Tx<'_>,
+    node: NodeHandle,
+    folders: &HashSet<NodeHandle>,
+) -> Result<bool, StoreError> {
+    let mut at = node;
+    // A circle of parents must not hang us.
+    for _ in 0..4096 {
+        match tx.node(at)?.and_then(|row| row.parent) {
+            Some(parent) if folders.contains(&parent) => return Ok(true),
+            Some(parent) => at = parent,
+            None => return Ok(false),
+        }
+    }
+    Ok(false)
+}
+
 fn put_contacts(tx: &mut Tx<'_>, delta: &mut Delta, users: &[User]) -> Result<(), StoreError> {
+    let known = match users {
+        [] => return Ok(()),
+        _ => tx.shares()?,
+    };
     for user in users {
         if let Some(address) = &user.email {
-            tx.put_share(&ShareRow::contact(user.handle, address.clone()))?;
-            delta.shares_changed = true;
+            let contact = ShareRow::contact(user.handle, address.clone());
+            // Every list of users has all of them, and whoever learns of a change looks at all keys.
+            if !known.contains(&contact) {
+                tx.put_share(&contact)?;
+                delta.shares_changed = true;
+            }
         }
     }
     Ok(())
@@ -263,13 +335,15 @@ fn upsert(
     tx: &mut Tx<'_>,
     delta: &mut Delta,
     raw: &RawNode,
+    me: Option<UserHandle>,
 ) -> Result<(), StoreError> {
     let mut row = row_from_raw(raw);
-    if let Some(share) = share_from_raw(raw) {
+    let known = tx.node(raw.handle)?;
+    let is_ours = me.is_some() && known.as_ref().is_some_and(|known| known.owner == me);
+    if let Some(share) = share_from_raw(raw, me).filter(|_| !is_ours) {
         put_incoming(tx, share)?;
         delta.shares_changed = true;
     }
-    let known = tx.node(raw.handle)?;
     if let Some(known) = &known {
         // A repeated node may come without what does not change.
         if raw.attrs.is_none() {
@@ -284,6 +358,7 @@ fn upsert(
         if raw.fa.is_none() {
             row.fa.clone_from(&known.fa);
         }
+        row.owner = row.owner.or(known.owner);
         row.arrival = known.arrival;
         row.suffix = if row.parent == known.parent && row.attrs == known.attrs {
             known.suffix

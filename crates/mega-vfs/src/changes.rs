@@ -27,6 +27,8 @@ pub(crate) const SUFFIX: &str = "~suffix";
 pub(crate) const ASIDE: &str = "~aside";
 /// Member that is never sent: what is removed is to be deleted and not thrown into the bin.
 pub(crate) const FOREVER: &str = "~forever";
+/// Member that is never sent: we have thrown away the folder that it is in, and it with it.
+pub(crate) const BINNED: &str = "~binned";
 /// Member that is never sent: what opens the base of the content, whose node is gone (module
 /// `lost_base`).
 pub(crate) const BASE: &str = "~base";
@@ -418,6 +420,12 @@ impl Changes {
         None
     }
 
+    /// Whether a put of this subject is on its way, or may have arrived.
+    pub(crate) fn is_in_doubt(&self, subject: Subject) -> bool {
+        let mut puts = self.in_doubt.values().flatten();
+        puts.any(|put| put.subject == subject)
+    }
+
     /// The layers of this subject that a put in doubt was made of; `None` when nothing is in doubt.
     pub(crate) fn doubted_layers(&self, subject: Subject) -> Option<usize> {
         let puts = self.in_doubt.values().flatten();
@@ -482,7 +490,8 @@ pub(crate) fn wrapped_keys(key: &str) -> impl Iterator<Item = &str> {
     key.split('/').filter_map(|pair| pair.rsplit(':').next())
 }
 
-fn content_bytes(row: &ChangeRow) -> u64 {
+/// Bytes of new content of a row.
+pub(crate) fn content_bytes(row: &ChangeRow) -> u64 {
     match &row.content {
         Some(content) if !row.removed => content.size,
         _ => 0,

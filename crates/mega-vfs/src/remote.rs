@@ -160,6 +160,17 @@ impl Shared {
             tracing::warn!(%error, "a fetched tree could not be compared with the one before");
         }
         while !self.stop.is_cancelled() {
+            if self.is_tree_wanted.load(Ordering::Acquire) {
+                held = None;
+                match self.refetch().await {
+                    Ok(()) => self.is_tree_wanted.store(false, Ordering::Release),
+                    Err(error) => {
+                        tracing::warn!(%error, "the tree could not be fetched again");
+                        tokio::time::sleep(Duration::from_secs(2)).await;
+                    }
+                }
+                continue;
+            }
             let sn = match held.as_ref().and_then(|reply| reply.sn.clone()) {
                 Some(sn) => sn,
                 None => match self.store.seqno() {
@@ -258,7 +269,7 @@ impl Shared {
             self.refresh_quota().await;
         }
         if keys {
-            self.fetch_share_keys().await;
+            self.keys_wanted.notify_one();
         }
         if !reply.more {
             self.current.send_modify(|count| *count += 1);
@@ -294,19 +305,36 @@ impl Shared {
         });
         state.own = own;
         let delta = delta.map_err(|error| store_errno(&error))?;
-        // First, so that nodes which come with the key of their share are read at once.
-        let mut invalidations = if delta.shares_changed {
-            self.reload_shares(&mut state)?
-        } else {
-            Vec::new()
-        };
-        invalidations.extend(state.patch(&delta)?);
+        if delta.tree_in_doubt {
+            self.is_tree_wanted.store(true, Ordering::Release);
+        }
+        // The packets are in the truth: whatever fails from here on, what is loaded must not stay as it was.
+        let mut invalidations = Vec::new();
+        let mut is_failed = false;
+        if delta.shares_changed {
+            // First, so that nodes which come with the key of their share are read at once.
+            match self.reload_shares(&mut state) {
+                Ok(told) => invalidations = told,
+                Err(errno) => {
+                    tracing::error!(%errno, "share keys could not be used");
+                    is_failed = true;
+                }
+            }
+        }
+        match state.patch(&delta) {
+            Ok(told) => invalidations.extend(told),
+            Err(errno) => {
+                state.forget_dirs();
+                return Err(errno);
+            }
+        }
         state.forget_races(packets);
         state.changes.unstall();
         let lacks_share_keys = state.lacks_share_keys;
         drop(state);
         self.wake.notify_one();
-        let wants_keys = delta.stored_keys_changed || (delta.shares_changed && lacks_share_keys);
+        let wants_keys =
+            is_failed || delta.stored_keys_changed || (delta.shares_changed && lacks_share_keys);
         Ok((invalidations, delta.quota_changed, wants_keys))
     }
 
@@ -353,7 +381,7 @@ impl Shared {
                     ..quota
                 };
                 self.space.told(state.quota.replace(quota), quota);
-                self.space.recount(&state);
+                self.space.recount(&mut state);
             }
             Err(error) => tracing::debug!(%error, "quota not known"),
         }

@@ -41,9 +41,13 @@ pub(crate) struct Shared {
     pub(crate) gate: tokio::sync::Mutex<()>,
     /// Asks the event task to find out at once whether it is current.
     pub(crate) poll_now: Notify,
+    /// Asks for the share keys that the server keeps apart from the tree.
+    pub(crate) keys_wanted: Notify,
     /// Counts how often the event channel was found current.
     pub(crate) current: watch::Sender<u64>,
     pub(crate) is_channel_up: AtomicBool,
+    /// The event task is to fetch the whole tree.
+    pub(crate) is_tree_wanted: AtomicBool,
     pub(crate) notices: Mutex<Option<Sender<Invalidation>>>,
     /// What the parts of the mount tell whoever watches it.
     pub(crate) monitor: Monitor,

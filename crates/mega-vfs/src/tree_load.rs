@@ -55,6 +55,7 @@ pub(crate) async fn load(
         Some(link) => Some(Shaper::new(link, store)?),
         None => None,
     };
+    let me = api.session().map(|session| session.user);
     let running = loading.begin();
     let counter = Arc::clone(loading);
     let loader = Arc::new(std::sync::Mutex::new(Some(store.begin_load()?)));
@@ -78,7 +79,7 @@ pub(crate) async fn load(
                             shaper.keep(&sink_store)?;
                         }
                     }
-                    if let Some(share) = share_from_raw(&raw) {
+                    if let Some(share) = share_from_raw(&raw, me) {
                         loader.share(share)?;
                     }
                     loader.node(row_from_raw(&raw))?;
@@ -127,12 +128,23 @@ async fn blocking<T: Send + 'static>(
 impl Shared {
     /// The event position is too old: fetch everything, then show what changed.
     pub(crate) async fn refetch(&self) -> Result<(), StartError> {
-        tracing::warn!("too far behind the event stream, fetching the tree again");
+        tracing::warn!("the event stream does not tell all that happened, fetching the tree again");
         // Nothing of ours may be sent between the request and the swap.
         let guard = self.gate.lock().await;
         let replaced = load(&self.store, &self.api, &self.config.loading).await?;
-        let told = self.reload_shares(&mut self.lock());
-        self.notify(told.map_err(StartError::Local)?);
+        let (told, lacks_keys) = {
+            let mut state = self.lock();
+            let told = self.reload_shares(&mut state);
+            (told, state.lacks_share_keys)
+        };
+        if lacks_keys || told.is_err() {
+            self.keys_wanted.notify_one();
+        }
+        // What the new tree has changed is shown all the same.
+        match told {
+            Ok(told) => self.notify(told),
+            Err(errno) => tracing::error!(%errno, "share keys could not be used"),
+        }
         self.adopt_known().map_err(StartError::Local)?;
         self.lock().own.forget_all();
         if let Some(replaced) = replaced {

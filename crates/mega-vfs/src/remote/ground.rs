@@ -12,12 +12,12 @@ use serde_json::{Map, Value};
 
 use crate::aside::is_set_aside;
 use crate::calendar::date;
-use crate::changes::{SUFFIX, clear_attribute, row_suffix};
+use crate::changes::{BINNED, SUFFIX, clear_attribute, row_suffix};
 use crate::errno::store_errno;
 use crate::push::Put;
 use crate::state::State;
 use crate::types::{OpResult, Timestamp, now_ms};
-use crate::zone::is_forever;
+use crate::zone::{is_binned, is_forever};
 
 impl State {
     /// Local changes whose node was deleted, thrown into the bin or overwritten by somebody else.
@@ -55,7 +55,7 @@ impl State {
         }
         let mut gone = HashSet::new();
         for now in after.values().flatten() {
-            if now.kind != NodeKind::File && self.fate_of(now)? == Fate::Gone {
+            if now.kind != NodeKind::File && self.is_gone(now.handle)? {
                 gone.insert(now.handle);
             }
         }
@@ -104,6 +104,7 @@ impl State {
             .changes
             .iter()
             .filter(|row| !row.removed && matches!(row.subject, Subject::Node(_)))
+            .filter(|row| !is_binned(row))
             .cloned()
             .collect();
         for row in rows {
@@ -112,6 +113,10 @@ impl State {
             };
             let Some(now) = now? else { continue };
             if !self.is_below(&now, gone)? {
+                continue;
+            }
+            // It lies in something that we have taken out of there.
+            if row.place.is_none() && self.is_shown(now.handle)? {
                 continue;
             }
             // What was only moved out of there is taken out of the bin again.
@@ -127,14 +132,17 @@ impl State {
         Ok(())
     }
 
-    /// What was made here in a folder that somebody else removed brings the folder back.
+    /// What was made here in a folder that somebody else removed brings the folder back. What we have thrown
+    /// away with its folder does so only when there is no such folder any more, not even in the bin.
     fn recreate_folders(&mut self, delta: &Delta) -> OpResult<()> {
         let mut gone = Vec::new();
         for parent in self.changes.parents() {
             let Subject::Node(handle) = parent else {
                 continue;
             };
-            let holds = self.changes.placed_in(parent).any(|row| !row.removed);
+            let is_there = || matches!(self.node_row(handle), Ok(Some(_)));
+            let mut placed = self.changes.placed_in(parent);
+            let holds = placed.any(|row| !row.removed && !(is_binned(row) && is_there()));
             if holds && self.is_gone(handle)? && !self.changes.is_in_flight(parent) {
                 gone.push(handle);
             }
@@ -167,11 +175,15 @@ impl State {
         Ok(self.fate(handle)? == Fate::Gone)
     }
 
-    /// What has become of a node, by its handle.
+    /// What has become of a node, by its handle. Where we have moved it counts.
     fn fate(&self, handle: NodeHandle) -> OpResult<Fate> {
-        match self.node_row(handle)? {
-            None => Ok(Fate::Gone),
-            Some(row) => self.fate_of(&row),
+        let Some(row) = self.node_row(handle)? else {
+            return Ok(Fate::Gone);
+        };
+        let change = self.changes.get(Subject::Node(handle));
+        match change.and_then(|change| change.place.as_ref()) {
+            Some(place) => self.fate_in(place.parent),
+            None => self.fate_of(&row),
         }
     }
 
@@ -218,6 +230,9 @@ impl State {
         };
         let mut rows = vec![folder];
         rows.extend(self.retargeted(old, new));
+        for row in &mut rows {
+            clear_attribute(row, BINNED);
+        }
         self.commit(rows, &[])?;
         self.recreated.insert(handle, new);
         self.forget_dir(old);
@@ -248,6 +263,12 @@ impl State {
         if let Some(gone) = self.dirs.pop(&subject) {
             self.loaded_entries = self.loaded_entries.saturating_sub(gone.len() + 1);
         }
+    }
+
+    /// The same with all of them.
+    pub(crate) fn forget_dirs(&mut self) {
+        self.dirs.clear();
+        self.loaded_entries = 0;
     }
 
     /// Somebody else made the folder that we were about to make: ours becomes theirs.
@@ -285,22 +306,47 @@ impl State {
         Ok(true)
     }
 
+    /// What has become of a node where Mega has it.
     fn fate_of(&self, row: &NodeRow) -> OpResult<Fate> {
         let Some(parent) = row.parent else {
             return Ok(Fate::Present);
         };
+        if Some(parent) == self.roots.rubbish {
+            return Ok(Fate::Gone);
+        }
         if let Some(parent_row) = self.node_row(parent)?
             && parent_row.kind == NodeKind::File
         {
             return Ok(Fate::Overwritten);
         }
-        let mut at = Some(parent);
+        self.fate_in(Subject::Node(parent))
+    }
+
+    /// What has become of something in this folder. A folder that we have moved is where we have moved it,
+    /// out of the bin or into it, and has not lost its ground: Mega only does not know yet.
+    fn fate_in(&self, folder: Subject) -> OpResult<Fate> {
+        let mut at = folder;
         for _ in 0..4096 {
-            match at {
-                None => return Ok(Fate::Present),
-                Some(handle) if Some(handle) == self.roots.rubbish => return Ok(Fate::Gone),
-                Some(handle) => at = self.node_row(handle)?.and_then(|row| row.parent),
-            }
+            let change = self.changes.get(at);
+            at = match (change.and_then(|change| change.place.as_ref()), at) {
+                (Some(place), _) => {
+                    if place.parent.node().is_some() && place.parent.node() == self.roots.rubbish {
+                        return Ok(Fate::Present);
+                    }
+                    place.parent
+                }
+                (None, Subject::Local(_)) => return Ok(Fate::Present),
+                (None, Subject::Node(handle)) => {
+                    let parent = self.node_row(handle)?.and_then(|row| row.parent);
+                    match parent {
+                        None => return Ok(Fate::Present),
+                        Some(parent) if Some(parent) == self.roots.rubbish => {
+                            return Ok(Fate::Gone);
+                        }
+                        Some(parent) => Subject::Node(parent),
+                    }
+                }
+            };
         }
         Ok(Fate::Gone)
     }
@@ -368,6 +414,12 @@ impl State {
                 .map_err(|error| store_errno(&error))?;
         }
         self.commit(vec![moved], &[old])?;
+        // Taken out of the bin and then written: what it was stays there, and is shown there again.
+        if let Some(before) = old.node().map(|handle| self.node_row(handle))
+            && let Some(folder) = before?.and_then(|row| row.parent)
+        {
+            self.forget_dir(Subject::Node(folder));
+        }
         self.inodes.rebind(old, new);
         Self::show(self, parent, new)?;
         Ok(())

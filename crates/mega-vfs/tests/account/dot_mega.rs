@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use mega_emulator::{Fixture, FixtureContent};
+use mega_emulator::{FaultAction, FaultRule, Fixture, FixtureContent};
 use mega_vfs::{FileKind, Lookup, OpenMode, RenameMode, SetAttr, Timestamp, VfsConfig};
 use rustix::io::Errno;
 
@@ -447,5 +447,207 @@ async fn who_takes_something_out_of_the_bin_has_it() {
         .await;
     world.settled().await;
     assert_eq!(world.remote("/d/a"), b"a");
+    world.finish().await;
+}
+
+/// Names are pushed after a second, content is not.
+fn names_first() -> VfsConfig {
+    VfsConfig {
+        write_back: std::time::Duration::from_secs(60),
+        ..eager()
+    }
+}
+
+/// Something else happens in the account, and is seen.
+async fn something_else_happens(world: &World) {
+    let seen = Fixture::folder("/seen");
+    world.emulator.populate(EMAIL, &[seen]).unwrap();
+    world
+        .until("seen", async |world| world.ino("seen").await.is_ok())
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_edited_in_a_folder_taken_out_of_the_bin_stays_in_it() {
+    let world = World::with(names_first(), |emulator| {
+        let list = [
+            Fixture::file("/d/sub/a", "old", 1),
+            Fixture::Trash { path: "/d".into() },
+        ];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    // The move waits until all of this is done.
+    let held = FaultRule::new("cmd:m", FaultAction::Held);
+    let rule = world.emulator.faults().add(held);
+    let replace = RenameMode::Replace;
+    world.rename(".mega/trash/d", "d", replace).await.unwrap();
+    world.write("d/sub/a", b"edited").await;
+    world.write("d/sub/new", b"new").await;
+    something_else_happens(&world).await;
+    world.write("d/later", b"later").await;
+    assert_eq!(world.names("").await, ["d", "seen"]);
+    assert_eq!(world.names("d/sub").await, ["a", "new"]);
+    world.emulator.faults().remove(rule);
+    let world = world.restart(eager()).await;
+    world.settled().await;
+    assert_eq!(
+        world.paths(),
+        [
+            "/d",
+            "/d/later",
+            "/d/sub",
+            "/d/sub/a",
+            "/d/sub/new",
+            "/seen"
+        ]
+    );
+    assert_eq!(world.remote("/d/sub/a"), b"edited");
+    assert_eq!(world.trash().await, Vec::<String>::new());
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_edited_on_its_way_out_of_the_bin_is_there_once() {
+    let world = World::with(names_first(), |emulator| {
+        let list = [
+            Fixture::file("/a", "old", 1),
+            Fixture::Trash { path: "/a".into() },
+        ];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    assert_eq!(world.trash().await, ["a"]);
+    let held = FaultRule::new("cmd:m", FaultAction::Held);
+    let rule = world.emulator.faults().add(held);
+    let replace = RenameMode::Replace;
+    world.rename(".mega/trash/a", "a", replace).await.unwrap();
+    world.write("a", b"edited").await;
+    something_else_happens(&world).await;
+    assert_eq!(world.names("").await, ["a", "seen"]);
+    assert_eq!(world.trash().await, ["a"], "what it was");
+    world.emulator.faults().remove(rule);
+    let world = world.restart(eager()).await;
+    world.settled().await;
+    assert_eq!(world.paths(), ["/a", "/seen"]);
+    assert_eq!(world.remote("/a"), b"edited");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_thrown_away_before_it_was_uploaded_stays_in_the_bin() {
+    let world = World::with(names_first(), |emulator| {
+        let list = [Fixture::file("/d/old", "old", 1)];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    world.write("d/old", b"edited").await;
+    world.write("d/new", b"new").await;
+    world.mkdir("d/sub").await;
+    world.write("d/sub/deep", b"deep").await;
+    let replace = RenameMode::Replace;
+    world.rename("d", ".mega/trash/d", replace).await.unwrap();
+    world
+        .until("Mega has it in the bin", async |world| {
+            world.emulator.find(EMAIL, "/d").is_none()
+        })
+        .await;
+    something_else_happens(&world).await;
+    assert_eq!(world.names("").await, ["seen"]);
+    assert_eq!(world.names(".mega/trash/d").await, ["new", "old", "sub"]);
+    assert_eq!(world.read(".mega/trash/d/new").await.unwrap(), b"new");
+    let world = world.restart(eager()).await;
+    world.settled().await;
+    assert_eq!(world.paths(), ["/seen"]);
+    assert_eq!(world.trash().await, ["d"]);
+    for (path, content) in [("new", "new"), ("old", "edited"), ("sub/deep", "deep")] {
+        let path = format!(".mega/trash/d/{path}");
+        assert_eq!(world.read(&path).await.unwrap(), content.as_bytes());
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_removed_while_its_files_are_uploaded_is_gone() {
+    for at in ["ul", "cmd:p"] {
+        let world = World::with(eager(), |emulator| {
+            let list = [Fixture::file("/d/old", "old", 1)];
+            emulator.populate(EMAIL, &list).unwrap();
+        })
+        .await;
+        let held = FaultRule::new(at, FaultAction::Held);
+        let rule = world.emulator.faults().add(held);
+        world.write("d/new", b"new").await;
+        world.write("d/old", b"edited").await;
+        world
+            .until("it is on its way", async |world| {
+                world.emulator.faults().fired(rule) > 0
+            })
+            .await;
+        world.unlink("d/new").await.unwrap();
+        world.unlink("d/old").await.unwrap();
+        world.rmdir("d").await.unwrap();
+        something_else_happens(&world).await;
+        world.emulator.faults().remove(rule);
+        world.settled().await;
+        something_else_happens(&world).await;
+        assert_eq!(world.names("").await, ["seen"], "{at}");
+        assert_eq!(world.paths(), ["/seen"], "{at}");
+        world.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_discarded_restore_is_in_the_bin_again() {
+    let world = World::with(names_first(), |emulator| {
+        let list = [
+            Fixture::file("/d/a", "a", 1),
+            Fixture::Trash { path: "/d".into() },
+        ];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    let replace = RenameMode::Replace;
+    world.rename(".mega/trash/d", "d", replace).await.unwrap();
+    world.try_mkdir("d/x").await.unwrap();
+    world.rmdir("d/x").await.unwrap();
+    world.vfs.discard("d").unwrap();
+    assert_eq!(world.names("").await, Vec::<String>::new());
+    assert_eq!(
+        world.try_mkdir(".mega/trash/d/x").await,
+        Err(Errno::PERM),
+        "nothing is changed in the bin"
+    );
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_on_its_way_to_another_folder_has_its_versions_there() {
+    let world = World::with(names_first(), |emulator| {
+        let list = [
+            Fixture::file("/a/moved", "old", 1),
+            Fixture::file("/a/plain", "plain", 1),
+            Fixture::Overwrite {
+                path: "/a/moved".into(),
+                content: FixtureContent::Text("new".into()),
+                mtime: Some(2),
+            },
+            Fixture::folder("/b"),
+        ];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    assert_eq!(world.names(".mega/versions/a").await, ["moved"]);
+    let replace = RenameMode::Replace;
+    world.rename("a/moved", "b/moved", replace).await.unwrap();
+    world.write("b/local", b"local").await;
+    for _ in 0..2 {
+        let none = Vec::<String>::new();
+        assert_eq!(world.names(".mega/versions/a").await, none);
+        assert_eq!(world.names(".mega/versions/b").await, ["moved"]);
+        assert_eq!(world.names(".mega/versions/b/moved").await.len(), 1);
+        world.vfs.flush_queue();
+        world.settled().await;
+    }
     world.finish().await;
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mega_emulator::{AccountSpec, Emulator, Fixture, KeyForm};
+use mega_emulator::{AccountSpec, Emulator, FaultAction, FaultRule, Fixture, KeyForm};
 use mega_vfs::{RenameMode, VfsConfig};
 use rustix::io::Errno;
 
@@ -300,7 +300,6 @@ async fn what_was_written_into_a_share_that_ends_is_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_reply_makes_no_second_node_in_a_share() {
-    use mega_emulator::{FaultAction, FaultRule};
     let world = world(1).await;
     let faults = world.emulator.faults();
     faults.add(FaultRule::once("cmd:p", FaultAction::Lost));
@@ -389,5 +388,401 @@ async fn a_folder_of_ours_that_is_shared_the_new_way_gets_keys_too() {
     world.write("ours/b", b"b").await;
     world.mkdir("ours/c").await;
     world.settled().await;
+    world.finish().await;
+}
+
+/// The account's share keys are not told.
+fn without_keys(emulator: &Emulator) -> u64 {
+    let refusal = FaultAction::CommandError { code: -11 };
+    emulator.faults().add(FaultRule::new("cmd:uga", refusal))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_put_into_a_share_whose_key_is_not_known() {
+    let mut rule = 0;
+    let world = World::with(eager(), |emulator| {
+        prepare(emulator, None);
+        let list = [share(2, KeyForm::Kept)];
+        emulator.populate(FRIEND, &list).unwrap();
+        rule = without_keys(emulator);
+    })
+    .await;
+    let theirs = format!(".mega/shares/{FRIEND}");
+    let names = world.names(&theirs).await;
+    let unreadable = format!("{theirs}/{}", names[0]);
+    let new = format!("{unreadable}/new");
+    assert_eq!(world.try_create(&new).await, Err(Errno::ACCESS));
+    assert_eq!(world.try_mkdir(&new).await, Err(Errno::ACCESS));
+    world
+        .until("the keys were asked for again", async |world| {
+            world.emulator.faults().fired(rule) > 1
+        })
+        .await;
+    // What goes wrong once is not left at that.
+    world.emulator.faults().remove(rule);
+    world
+        .until("it can be read", async |world| {
+            world.read(&at("file")).await.as_deref() == Ok(b"content")
+        })
+        .await;
+    world.write(&at("new"), b"new").await;
+    world.settled().await;
+    assert_eq!(world.their_content("/docs/new"), b"new");
+    assert_eq!(world.emulator.counters().commands("p"), 1);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_share_whose_key_went_goes_when_it_is_there_again() {
+    let config = VfsConfig {
+        write_back: Duration::from_secs(60),
+        ..eager()
+    };
+    let world = world_with(config, Some(1)).await;
+    let refusal = FaultAction::CommandError { code: -11 };
+    let rule = world
+        .emulator
+        .faults()
+        .add(FaultRule::new("cmd:p", refusal));
+    world.write(&at("new"), b"new").await;
+    world.mkdir(&at("folder")).await;
+    world.write(&at("folder/below"), b"below").await;
+    world.write(&at("file"), b"our content").await;
+    let world = world
+        .restart_after(eager(), false, |store| {
+            let mut shares = store.shares().unwrap();
+            shares.retain(|share| !share.key_as_served.is_empty());
+            for share in &mut shares {
+                share.key_as_served = String::new();
+            }
+            let put = |tx: &mut mega_store::Tx<'_>| {
+                shares.iter().try_for_each(|share| tx.put_share(share))
+            };
+            store.write(put).unwrap();
+        })
+        .await;
+    world.emulator.faults().remove(rule);
+    let mine = "sign";
+    world.write(mine, b"").await;
+    world
+        .until("ours goes on", async |world| {
+            world.paths().contains(&format!("/{mine}"))
+        })
+        .await;
+    assert_eq!(world.theirs().len(), 5, "{:?}", world.theirs());
+    let again = [share(1, KeyForm::Legacy)];
+    world.emulator.populate(FRIEND, &again).unwrap();
+    world.settled().await;
+    assert_eq!(world.their_content("/docs/new"), b"new");
+    assert_eq!(world.their_content("/docs/folder/below"), b"below");
+    assert_eq!(world.their_content("/docs/file"), b"our content");
+    assert_eq!(world.theirs().len(), 8);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_an_answer_does_not_show_is_not_put_again() {
+    let world = world(1).await;
+    let reply = FaultAction::CommandReply {
+        reply: serde_json::json!({"f": []}),
+    };
+    let rule = world.emulator.faults().add(FaultRule::new("cmd:p", reply));
+    world.write(&at("new"), b"new").await;
+    world.mkdir(&at("folder")).await;
+    world
+        .until("the user is asked", async |world| {
+            world.vfs.flush_queue();
+            world.vfs.status().parked.len() == 2
+        })
+        .await;
+    assert_eq!(world.emulator.faults().fired(rule), 2);
+    world.vfs.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_saved_by_rename_again_while_the_first_is_on_its_way() {
+    for (level, name) in [(1, "file"), (1, "new"), (2, "file"), (2, "new")] {
+        let config = VfsConfig {
+            write_back: Duration::from_secs(60),
+            ..eager()
+        };
+        let world = world_with(config, Some(level)).await;
+        let held = FaultRule::new("cmd:p", FaultAction::Held);
+        let rule = world.emulator.faults().add(held);
+        world.write(&at("tmp"), b"first").await;
+        world.move_over(&at("tmp"), &at(name)).await.unwrap();
+        world.vfs.flush_queue();
+        world
+            .until("the first is on its way", async |world| {
+                world.emulator.faults().fired(rule) > 0
+            })
+            .await;
+        world.write(&at("tmp"), b"second").await;
+        world.move_over(&at("tmp"), &at(name)).await.unwrap();
+        world.write(&at("tmp"), b"third").await;
+        world.move_over(&at("tmp"), &at(name)).await.unwrap();
+        // It stands for what Mega has or is about to have.
+        let refused = if level == 1 {
+            Errno::ACCESS
+        } else {
+            Errno::PERM
+        };
+        assert_eq!(world.unlink(&at(name)).await, Err(refused));
+        world.emulator.faults().remove(rule);
+        world.vfs.flush_queue();
+        world.settled().await;
+        let path = format!("/docs/{name}");
+        assert_eq!(world.their_content(&path), b"third");
+        assert_eq!(world.read(&at(name)).await.unwrap(), b"third");
+        let expected = if name == "file" { 5 } else { 6 };
+        assert_eq!(world.theirs().len(), expected, "{:?}", world.theirs());
+        world.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_bytes_are_being_sent_may_be_renamed() {
+    let world = world(1).await;
+    let held = FaultRule::new("ul", FaultAction::Held);
+    let rule = world.emulator.faults().add(held);
+    world.write(&at("tmp"), b"saved").await;
+    world.write(&at("gone"), b"gone").await;
+    world
+        .until("both are on their way", async |world| {
+            world.emulator.faults().fired(rule) == 2
+        })
+        .await;
+    world.move_over(&at("tmp"), &at("file")).await.unwrap();
+    world.unlink(&at("gone")).await.unwrap();
+    world.emulator.faults().remove(rule);
+    world.settled().await;
+    assert_eq!(world.their_content("/docs/file"), b"saved");
+    assert_eq!(world.theirs().len(), 5);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_file_is_not_removed_by_way_of_its_replacement() {
+    let config = VfsConfig {
+        write_back: Duration::from_secs(60),
+        ..eager()
+    };
+    for (level, refused) in [(1, Errno::ACCESS), (2, Errno::PERM)] {
+        let world = world_with(config.clone(), Some(level)).await;
+        world.write(&at("tmp"), b"saved").await;
+        world.move_over(&at("tmp"), &at("file")).await.unwrap();
+        let refused = Err(refused);
+        assert_eq!(world.unlink(&at("file")).await, refused, "level {level}");
+        // Where it may be moved at all, it may once Mega has it.
+        let moved = world.move_over(&at("file"), &at("deep/file")).await;
+        let expected = if level == 1 {
+            Errno::ACCESS
+        } else {
+            Errno::BUSY
+        };
+        assert_eq!(moved, Err(expected));
+        assert_eq!(
+            world.move_over(&at("deep/inner"), &at("file")).await,
+            refused
+        );
+        // Replaced once more it still becomes a version.
+        world.write(&at("tmp"), b"saved again").await;
+        world.move_over(&at("tmp"), &at("file")).await.unwrap();
+        // Under another name beside it, too.
+        world.write(&at("tmp"), b"other").await;
+        world.move_over(&at("tmp"), &at("more")).await.unwrap();
+        let world = world.restart(eager()).await;
+        world.settled().await;
+        assert_eq!(world.their_content("/docs/file"), b"saved again");
+        assert_eq!(world.their_content("/docs/more"), b"other");
+        assert_eq!(world.theirs().len(), 6);
+        world.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_friend_without_space_does_not_hold_up_our_own_uploads() {
+    let world = world(1).await;
+    world.emulator.set_account(FRIEND, Some(20), None);
+    world.write(&at("new"), &[1; 100]).await;
+    world
+        .until("it was refused", async |world| {
+            world.emulator.counters().commands("p") > 0
+        })
+        .await;
+    world.write("ours", b"ours").await;
+    world
+        .until("ours is there", async |world| {
+            world.paths() == ["/mine", "/ours"]
+        })
+        .await;
+    world
+        .until("the user is told", async |world| {
+            world.vfs.flush_queue();
+            let parked = world.vfs.status().parked;
+            parked.iter().any(|reason| reason.contains("shares"))
+        })
+        .await;
+    assert_eq!(world.read(&at("new")).await.unwrap(), [1; 100]);
+    world.emulator.set_account(FRIEND, Some(1 << 20), None);
+    world.vfs.retry(None).unwrap();
+    world.settled().await;
+    assert_eq!(world.their_content("/docs/new"), [1; 100]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_for_a_friend_takes_none_of_our_space() {
+    let config = VfsConfig {
+        write_back: Duration::from_secs(60),
+        ..eager()
+    };
+    let world = World::with(config, |emulator| {
+        prepare(emulator, Some(1));
+        emulator.set_account(EMAIL, Some(1 << 20), None);
+    })
+    .await;
+    let free = async |world: &World| world.vfs.statfs().await.unwrap().bavail;
+    world
+        .until("the quota is known", async |world| {
+            free(world).await <= (1 << 20) / 4096
+        })
+        .await;
+    let before = free(&world).await;
+    world.write(&at("large"), &vec![1; 1 << 21]).await;
+    assert_eq!(free(&world).await, before);
+    world.write("ours", &[1; 4096]).await;
+    assert_eq!(free(&world).await, before - 1);
+    world.unlink(&at("large")).await.unwrap();
+    world.vfs.flush_queue();
+    world.settled().await;
+    world.finish().await;
+}
+
+/// A share in a share of the same friend.
+async fn nested() -> World {
+    let world = World::with(eager(), |emulator| {
+        prepare(emulator, Some(1));
+        let inner = Fixture::Share {
+            path: "/docs/deep".into(),
+            to: EMAIL.into(),
+            level: 2,
+        };
+        emulator.populate(FRIEND, &[inner]).unwrap();
+    })
+    .await;
+    let theirs = format!(".mega/shares/{FRIEND}");
+    assert_eq!(world.names(&theirs).await, ["deep", "docs"]);
+    assert_eq!(world.names(DOCS).await, ["deep", "file"]);
+    world
+}
+
+async fn end_share(world: &World, path: &str, left: &str) {
+    let end = Fixture::Unshare {
+        path: path.into(),
+        to: EMAIL.into(),
+    };
+    world.emulator.populate(FRIEND, &[end]).unwrap();
+    let theirs = format!(".mega/shares/{FRIEND}");
+    world
+        .until("the share has ended", async |world| {
+            world.names(&theirs).await == [left]
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_ends_in_a_share_is_still_part_of_that() {
+    let world = nested().await;
+    end_share(&world, "/docs/deep", "docs").await;
+    assert_eq!(world.names(DOCS).await, ["deep", "file"]);
+    assert_eq!(world.read(&at("deep/inner")).await.unwrap(), b"inner");
+    let theirs = Fixture::file("/docs/deep/late", "late", 1);
+    world.emulator.populate(FRIEND, &[theirs]).unwrap();
+    world
+        .until("what comes later is seen", async |world| {
+            world.read(&at("deep/late")).await.as_deref() == Ok(b"late")
+        })
+        .await;
+    // What is no longer shared at all goes.
+    let end = Fixture::Unshare {
+        path: "/docs".into(),
+        to: EMAIL.into(),
+    };
+    world.emulator.populate(FRIEND, &[end]).unwrap();
+    world
+        .until("all has gone", async |world| {
+            world.names(".mega/shares").await.is_empty()
+        })
+        .await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_outlives_the_one_it_is_in() {
+    let world = nested().await;
+    end_share(&world, "/docs", "deep").await;
+    let inner = format!(".mega/shares/{FRIEND}/deep/inner");
+    assert_eq!(world.read(&inner).await.unwrap(), b"inner");
+    let world = world.restart(eager()).await;
+    assert_eq!(world.read(&inner).await.unwrap(), b"inner");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_ours_is_shared_with_us_by_nobody() {
+    use mega_proto::{ActionPacket, NodeKind, Packet, RawNode, ShareTarget, UserHandle};
+    use mega_tree::truth::{self, Scope};
+    let world = World::with(eager(), |emulator| {
+        emulator
+            .populate(EMAIL, &[Fixture::folder("/mine")])
+            .unwrap();
+    })
+    .await;
+    let mine = world.emulator.find(EMAIL, "/mine").unwrap().handle;
+    let mine = mine.parse().unwrap();
+    let me = world.api.session().unwrap().user;
+    let stranger = UserHandle([7; 8]);
+    let world = world
+        .restart_after(eager(), false, |store| {
+            let scope = Scope {
+                me: Some(me),
+                is_current: true,
+            };
+            let mut node = RawNode::new(mine, None, NodeKind::Folder);
+            node.sharer = Some(stranger);
+            node.access = Some(0);
+            let actions = [
+                ActionPacket::Nodes {
+                    nodes: vec![node],
+                    users: Vec::new(),
+                    client_id: None,
+                },
+                ActionPacket::Share {
+                    node: mine,
+                    owner: Some(stranger),
+                    target: Some(ShareTarget::User(me)),
+                    access: Some(0),
+                    ts: None,
+                    key: None,
+                    owner_key: None,
+                    ha: None,
+                },
+            ];
+            let packets = actions.map(|action| Packet {
+                i: None,
+                st: None,
+                action,
+            });
+            let apply = |tx: &mut mega_store::Tx<'_>| {
+                truth::apply(store, tx, &packets, scope, |_| false).map(|_| ())
+            };
+            store.write(apply).unwrap();
+        })
+        .await;
+    world.write("mine/new", b"new").await;
+    world.settled().await;
+    assert_eq!(world.remote("/mine/new"), b"new");
+    assert_eq!(world.names(".mega/shares").await, Vec::<String>::new());
     world.finish().await;
 }
