@@ -78,12 +78,31 @@ pub(super) fn checksum(path: &Path, size: u64) -> io::Result<[u8; 16]> {
     Ok(builder.finish(0).crc)
 }
 
-/// Whether a file has the checksum that is kept with a node; true where none is kept.
-pub(super) fn matches(path: &Path, size: u64, fingerprint: Option<&str>) -> io::Result<bool> {
-    let Some(kept) = fingerprint.and_then(Fingerprint::parse) else {
-        return Ok(true);
-    };
-    Ok(checksum(path, size)? == kept.crc)
+/// Whether a file has the checksum that is kept with a node; false where none is kept.
+pub(super) fn matches(path: &Path, known: &Known) -> io::Result<bool> {
+    match kept(known) {
+        Some(kept) => Ok(checksum(path, known.size)? == kept.crc),
+        None => Ok(false),
+    }
+}
+
+/// The checksum that tells whether what an earlier run has left is of the same content. There is none of a
+/// change that Mega does not have yet, whose node is that of other content.
+fn kept(known: &Known) -> Option<Fingerprint> {
+    if known.handle.is_none() || known.is_pending {
+        return None;
+    }
+    known.fingerprint.as_deref().and_then(Fingerprint::parse)
+}
+
+/// A name beside `target` for what is on its way there, made from what tells its content from others.
+fn beside(target: &Path, content: &[u8]) -> PathBuf {
+    let name = target.file_name().unwrap_or_default();
+    let mut id = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in [name.as_encoded_bytes(), content].concat() {
+        id = (id ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    target.with_file_name(format!("{PARTIAL_PREFIX}{id:016x}{PARTIAL_SUFFIX}"))
 }
 
 /// A file that is on its way.
@@ -100,14 +119,9 @@ pub(super) struct Partial {
 impl Partial {
     /// Opens the partial file for `target`, with what an earlier run has of the same content.
     pub(super) fn open(target: &Path, known: &Known) -> Result<Self, Failure> {
-        let name = target.file_name().unwrap_or_default();
-        let mut id = 0xcbf2_9ce4_8422_2325_u64;
         let handle = known.handle.as_deref().unwrap_or_default();
         let size = known.size.to_be_bytes();
-        for byte in [name.as_encoded_bytes(), handle.as_bytes(), &size].concat() {
-            id = (id ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        let path = target.with_file_name(format!("{PARTIAL_PREFIX}{id:016x}{PARTIAL_SUFFIX}"));
+        let path = beside(target, &[handle.as_bytes(), &size].concat());
         let fail = |error: io::Error| failed("write", target, &error);
         let file = OpenOptions::new()
             .read(true)
@@ -123,8 +137,8 @@ impl Partial {
             reason: "another command is copying it".to_owned(),
         })?;
         let length = file.metadata().map_err(fail)?.len();
-        // What Mega does not have yet has no name of its own: it may have been something else before.
-        let resumed = if known.handle.is_some() && length <= known.size {
+        // What cannot be proved to be of the same content is none of it.
+        let resumed = if kept(known).is_some() && length <= known.size {
             length
         } else {
             file.set_len(0).map_err(fail)?;

@@ -1,0 +1,83 @@
+//! What commands must not do: lose one of two things, write where nobody pointed, or say that it is done
+//! before it is.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::process::Stdio;
+
+use mega_emulator::{FaultAction, FaultRule, Fixture, FixtureContent, pattern};
+use megamount_tests::{World, wait_until};
+
+/// 1 May 2024, 12:00 UTC.
+const DAY: i64 = 1_714_564_800;
+
+/// What the command printed; it must succeed.
+#[track_caller]
+fn done(world: &World, args: &[&str]) -> String {
+    let answer = world.command(args);
+    assert_eq!(answer.code, 0, "{args:?}: {}", answer.errors);
+    answer.text
+}
+
+/// Leaves some of `remote:big`, 6000000 bytes, in `out/down`, as a download does that was killed.
+fn half_a_download(world: &World) {
+    let slow = FaultAction::Stall {
+        after: 700_000,
+        ms: 60_000,
+    };
+    let slow = world.emulator.faults().add(FaultRule::new("dl", slow));
+    let mut command = world.program();
+    command
+        .args(["copy", "remote:big", "down", "--streams", "1"])
+        .current_dir(world.path("out"))
+        .stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    wait_until("some of it is there", || {
+        let entries = std::fs::read_dir(world.path("out/down"));
+        let mut entries = entries.into_iter().flatten().flatten();
+        entries.any(|entry| entry.metadata().is_ok_and(|data| data.len() > 0))
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    world.emulator.faults().remove(slow);
+}
+
+#[test]
+fn a_download_of_what_mega_does_not_have_yet_begins_anew() {
+    let size = 6_000_000;
+    let world = World::with(&[Fixture::pattern("/big", size, 5)]);
+    done(&world, &["ls", "remote:"]);
+    half_a_download(&world);
+    let held = world
+        .emulator
+        .faults()
+        .add(FaultRule::new("ul", FaultAction::Held));
+    let mount = world.mount_with("remote:", &["--drain", "0s"]);
+    // The same node still, and the same length.
+    mount.write("big", pattern(6, 0, size));
+    done(&world, &["copy", "remote:big", "down"]);
+    assert!(std::fs::read(world.path("out/down/big")).unwrap() == pattern(6, 0, size));
+    assert_eq!(mount.unmount_code(), 10);
+    world.emulator.faults().remove(held);
+}
+
+#[test]
+fn a_download_without_a_checksum_begins_anew() {
+    let size = 6_000_000;
+    let content = FixtureContent::Pattern { size, seed: 5 };
+    let world = World::with(&[Fixture::File {
+        path: "/big".into(),
+        content,
+        mtime: None,
+    }]);
+    done(&world, &["ls", "remote:"]);
+    half_a_download(&world);
+    // What an earlier run has left cannot be proved.
+    for entry in std::fs::read_dir(world.path("out/down")).unwrap().flatten() {
+        let mut bytes = std::fs::read(entry.path()).unwrap();
+        bytes.iter_mut().for_each(|byte| *byte ^= 1);
+        std::fs::write(entry.path(), bytes).unwrap();
+    }
+    done(&world, &["copy", "remote:big", "down"]);
+    assert!(std::fs::read(world.path("out/down/big")).unwrap() == pattern(5, 0, size));
+}
