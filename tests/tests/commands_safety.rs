@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
 use mega_emulator::{FaultAction, FaultRule, Fixture, FixtureContent, pattern};
@@ -17,6 +18,20 @@ fn done(world: &World, args: &[&str]) -> String {
     let answer = world.command(args);
     assert_eq!(answer.code, 0, "{args:?}: {}", answer.errors);
     answer.text
+}
+
+/// What the command complained about; its exit code must be `code`.
+#[track_caller]
+fn fails(world: &World, args: &[&str], code: i32) -> String {
+    let answer = world.command(args);
+    assert_eq!(answer.code, code, "{args:?}: {}", answer.errors);
+    answer.errors
+}
+
+fn local(world: &World, name: &str, content: &[u8]) {
+    let path = world.path(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, content).unwrap();
 }
 
 /// Leaves some of `remote:big`, 6000000 bytes, in `out/down`, as a download does that was killed.
@@ -80,4 +95,36 @@ fn a_download_without_a_checksum_begins_anew() {
     }
     done(&world, &["copy", "remote:big", "down"]);
     assert!(std::fs::read(world.path("out/down/big")).unwrap() == pattern(5, 0, size));
+}
+
+#[test]
+fn nothing_is_written_through_a_link_in_the_target() {
+    let world = World::with(&[
+        Fixture::file("/a/in/x", "x", DAY),
+        Fixture::file("/a/in/deep/y", "y", DAY),
+        Fixture::file("/a/other/z", "z", DAY),
+        Fixture::file("/a/w", "w", DAY),
+        Fixture::folder("/a/file"),
+        Fixture::file("/a/file/v", "v", DAY),
+    ]);
+    for name in ["out/down", "out/elsewhere/deep"] {
+        std::fs::create_dir_all(world.path(name)).unwrap();
+    }
+    symlink("../elsewhere", world.path("out/down/in")).unwrap();
+    local(&world, "out/down/file", b"mine");
+    let text = fails(&world, &["copy", "remote:a", "down"], 6);
+    assert!(text.contains("'down/in'"), "{text}");
+    assert!(text.contains("symbolic link"), "{text}");
+    assert!(text.contains("'down/file'"), "{text}");
+    for name in ["out/elsewhere/x", "out/elsewhere/deep/y"] {
+        assert!(!world.path(name).exists(), "{name}");
+    }
+    let read = |name: &str| std::fs::read(world.path(name)).unwrap();
+    assert_eq!(read("out/down/other/z"), b"z");
+    assert_eq!(read("out/down/w"), b"w");
+    assert_eq!(read("out/down/file"), b"mine");
+    // A target that was named may be one.
+    symlink("elsewhere", world.path("out/named")).unwrap();
+    done(&world, &["copy", "remote:a/in", "named"]);
+    assert_eq!(read("out/elsewhere/deep/y"), b"y");
 }
