@@ -128,3 +128,34 @@ fn nothing_is_written_through_a_link_in_the_target() {
     done(&world, &["copy", "remote:a/in", "named"]);
     assert_eq!(read("out/elsewhere/deep/y"), b"y");
 }
+
+#[test]
+fn two_things_do_not_get_one_name() {
+    let world = World::with(&[
+        Fixture::file("/a/x", "first", DAY),
+        Fixture::file("/b/x", "second", DAY),
+        Fixture::file("/c/x/y", "third", DAY),
+        Fixture::folder("/d"),
+    ]);
+    local(&world, "out/a/x", b"first");
+    local(&world, "out/b/x", b"second");
+    local(&world, "out/c/x/y", b"third");
+    let before = world.paths();
+    for args in [
+        ["copy", "a/x", "b/x", "remote:d"],
+        ["copy", "a", "b", "remote:d"],
+        ["copy", "a", "c", "remote:d"],
+        ["copy", "c", "a", "remote:d"],
+        ["copy", "remote:a", "remote:b/x", "down"],
+        ["copy", "remote:a", "remote:b", "remote:d"],
+        ["mv", "remote:a/x", "remote:b/x", "remote:d"],
+    ] {
+        let text = fails(&world, &args, 1);
+        assert!(text.contains("'x'"), "{args:?}: {text}");
+        assert!(text.contains("Nothing was"), "{args:?}: {text}");
+        assert_eq!(world.paths(), before, "{args:?}");
+        assert!(!world.path("out/down").exists(), "{args:?}");
+    }
+    // The same thing twice is one thing.
+    done(&world, &["copy", "a/x", "a/x", "remote:d"]);
+}

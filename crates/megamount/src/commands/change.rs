@@ -1,5 +1,7 @@
 //! `mkdir`, `mv`, `rm`: changes of names.
 
+use std::collections::HashSet;
+
 use super::about_item;
 use crate::cli::{AccountOptions, MakeCommand, MoveCommand, RemoveCommand};
 use crate::config::RemoteSpec;
@@ -67,6 +69,17 @@ pub(crate) fn rename(command: &MoveCommand) -> Result<u8, Failure> {
             "'{}' is no folder, and several things cannot get one name.",
             target.path
         )));
+    }
+    if is_folder {
+        let mut names = HashSet::new();
+        for name in specs.iter().map(|spec| split(&spec.path).1) {
+            if !names.insert(name) {
+                return Err(Failure::Usage(format!(
+                    "two of them are called '{name}', and one would be lost. Nothing was moved. Move them one \
+                     after the other, to different names."
+                )));
+            }
+        }
     }
     for spec in specs {
         let to = if is_folder {

@@ -50,6 +50,8 @@ pub(super) struct Plan<'a> {
     pub(super) code: Option<u8>,
     /// Folders of the target that were looked at already, and whether something can be put into them.
     seen: HashMap<String, bool>,
+    /// What gets which name in the target.
+    taken: HashMap<String, End>,
     /// What the target has, by folder.
     present: HashMap<String, HashMap<String, Known>>,
 }
@@ -67,6 +69,7 @@ impl<'a> Plan<'a> {
             failed: 0,
             code: None,
             seen: HashMap::new(),
+            taken: HashMap::new(),
             present: HashMap::new(),
         }
     }
@@ -235,6 +238,9 @@ impl<'a> Plan<'a> {
         if let Some(is_usable) = self.seen.get(folder) {
             return Ok(*is_usable);
         }
+        if let Some(file) = self.taken.get(folder) {
+            return Err(one_name(folder, file, None));
+        }
         let is_usable = self.want_folder(folder)?;
         self.seen.insert(folder.to_owned(), is_usable);
         Ok(is_usable)
@@ -280,6 +286,16 @@ impl<'a> Plan<'a> {
 
     /// A file, unless the target has the same.
     fn add_file(&mut self, from: End, inner: &str, known: Known) -> Result<(), Failure> {
+        if self.seen.contains_key(inner) {
+            return Err(one_name(inner, &from, None));
+        }
+        if let Some(other) = self.taken.get(inner) {
+            if other.is_same(&from) {
+                return Ok(());
+            }
+            return Err(one_name(inner, other, Some(&from)));
+        }
+        self.taken.insert(inner.to_owned(), from.clone());
         let (folder, name) = split(inner);
         let present = self.present(folder)?.get(name).cloned();
         let to = self.to.below(inner);
@@ -343,6 +359,18 @@ impl<'a> Plan<'a> {
             }
         }
     }
+}
+
+/// Two sources would get one name, and one of them would be lost; `other` is none for a folder.
+fn one_name(name: &str, one: &End, other: Option<&End>) -> Failure {
+    let other = other.map_or("a folder".to_owned(), |other| {
+        format!("'{}'", other.shown())
+    });
+    Failure::Usage(format!(
+        "'{name}' in the target would be both '{}' and {other}. Nothing was copied. Copy them to different \
+         folders.",
+        one.shown()
+    ))
 }
 
 /// Something that is no folder has the name of one.
