@@ -159,3 +159,18 @@ fn two_things_do_not_get_one_name() {
     // The same thing twice is one thing.
     done(&world, &["copy", "a/x", "a/x", "remote:d"]);
 }
+
+#[test]
+fn what_waits_for_its_turn_is_not_stuck() {
+    let world = World::new();
+    local(&world, "out/src/a", &pattern(1, 0, 3_000_000));
+    local(&world, "out/src/b", &pattern(2, 0, 3_000_000));
+    // Each piece takes a while, and none takes too long.
+    let slow = FaultRule::new("ul", FaultAction::Slow { ms: 700 });
+    let slow = world.emulator.faults().add(slow);
+    let mount = world.mount_with("remote:", &["--uploads", "1", "--timeout", "1s"]);
+    done(&world, &["copy", "src", "remote:", "--transfers", "2"]);
+    world.emulator.faults().remove(slow);
+    assert_eq!(world.paths(), ["/a", "/b"]);
+    mount.unmount();
+}

@@ -106,6 +106,8 @@ pub enum Standing {
     Done,
     /// It waits for its turn.
     Waiting,
+    /// It has failed, and is tried again later.
+    PutOff,
     /// It waits because the account is full.
     Full,
     /// Its content is on its way.
@@ -114,6 +116,15 @@ pub enum Standing {
     Sending,
     /// Mega has refused it for good.
     Refused(String),
+}
+
+/// How far everything is that goes to Mega: something has moved when this is another than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pushed {
+    /// Changes that Mega has confirmed since the start.
+    pub confirmed: u64,
+    /// Bytes of content that Mega has acknowledged, of what is on its way.
+    pub acknowledged: u64,
 }
 
 /// A place in the account. Its inode keeps its number until this is dropped.
@@ -338,7 +349,16 @@ impl Vfs {
         if row.content.is_some() && self.shared.space.is_full() {
             return Standing::Full;
         }
+        if state.changes.is_backing_off(subject) {
+            return Standing::PutOff;
+        }
         Standing::Waiting
+    }
+
+    /// How far everything is.
+    #[must_use]
+    pub fn pushed(&self) -> Pushed {
+        self.shared.monitor.pushed()
     }
 
     /// Deadline of anything that waits for the network.

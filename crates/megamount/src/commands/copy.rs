@@ -122,10 +122,8 @@ pub(crate) fn copy(command: &CopyCommand) -> Result<u8, Failure> {
     if command.dry_run {
         return dry_run(&plan);
     }
-    let workers = command
-        .transfers
-        .or(command.account.mount.uploads)
-        .unwrap_or(4);
+    let configured = accounts.open.first().map(|(_, account)| account.uploads());
+    let workers = command.transfers.or(configured).unwrap_or(1);
     let outcome = transfer::run(&plan, &to, usize::from(workers), command.verbose)?;
     let mut text = format!(
         "Copied {}, {}",

@@ -51,6 +51,7 @@ pub(crate) enum Need {
 #[derive(Debug)]
 pub(crate) struct Account {
     door: Door,
+    uploads: u16,
 }
 
 #[derive(Debug)]
@@ -84,19 +85,24 @@ impl Account {
         // Somebody waits. Not at once: what belongs together goes together.
         plan.settings.write_back = Span(plan.settings.write_back.0.min(TOGETHER));
         start_log(&plan)?;
+        let uploads = plan.settings.uploads;
         let herald = Herald::at_terminal(Box::new(LoginHelp::of(&plan)));
         let began = Instant::now();
         let mut is_told = false;
         loop {
             if let Some(link) = client::serving(name, &plan.paths.state_dir) {
-                let door = Door::Socket(link);
-                return Ok(Self { door });
+                return Ok(Self {
+                    door: Door::Socket(link),
+                    uploads,
+                });
             }
             let holder = match bring_up::try_store(&plan) {
                 Ok(store) => {
                     let here = Here::start(Arc::new(plan), &herald, store, need)?;
-                    let door = Door::Here(here);
-                    return Ok(Self { door });
+                    return Ok(Self {
+                        door: Door::Here(here),
+                        uploads,
+                    });
                 }
                 Err(StoreError::Locked { holder }) => holder,
                 Err(error) => return Err(translate::store(&plan, &error)),
@@ -122,6 +128,11 @@ impl Account {
             }
             std::thread::sleep(LOOK_AGAIN);
         }
+    }
+
+    /// How many files are uploaded at a time, as configured.
+    pub(crate) fn uploads(&self) -> u16 {
+        self.uploads
     }
 
     /// A connection that waits as long as it takes.

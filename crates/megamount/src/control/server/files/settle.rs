@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use mega_vfs::{SessionState, Standing};
+use mega_vfs::{Pushed, SessionState, Standing};
 
 use super::{Answered, Refusal, Talk};
 use crate::control::files::FileReply;
@@ -21,6 +21,7 @@ const BELIEVE_FULL: Duration = Duration::from_secs(3);
 struct Place {
     left: usize,
     sent: u64,
+    others: Option<Pushed>,
 }
 
 /// Waits for what is at these paths.
@@ -50,6 +51,7 @@ pub(super) async fn inodes(talk: &mut Talk<'_>, path: &str, mut left: Vec<u64>) 
         let mut sent = 0;
         let mut is_full = false;
         let mut refused = None;
+        let mut is_waiting = false;
         left.retain(|ino| match talk.vfs.standing(*ino) {
             Standing::Done => false,
             Standing::Refused(reason) => {
@@ -64,7 +66,11 @@ pub(super) async fn inodes(talk: &mut Talk<'_>, path: &str, mut left: Vec<u64>) 
                 is_full = true;
                 true
             }
-            Standing::Waiting | Standing::Sending => true,
+            Standing::Waiting => {
+                is_waiting = true;
+                true
+            }
+            Standing::Sending | Standing::PutOff => true,
         });
         if left.is_empty() {
             return Ok(Ok(FileReply::Done));
@@ -91,6 +97,8 @@ pub(super) async fn inodes(talk: &mut Talk<'_>, path: &str, mut left: Vec<u64>) 
         let now = Place {
             left: left.len(),
             sent,
+            // What waits for its turn gets it when others have moved.
+            others: is_waiting.then(|| talk.vfs.pushed()),
         };
         if last.as_ref() != Some(&now) {
             since = Instant::now();
