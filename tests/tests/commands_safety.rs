@@ -174,3 +174,28 @@ fn what_waits_for_its_turn_is_not_stuck() {
     assert_eq!(world.paths(), ["/a", "/b"]);
     mount.unmount();
 }
+
+#[test]
+fn what_is_replaced_has_gone_too() {
+    let cases: [(&[&str], &[u8]); 2] = [
+        (&["mv", "remote:a", "remote:b"], b"a"),
+        (&["copy", "b", "remote:", "--versions", "replace"], b"newer"),
+    ];
+    for (args, content) in cases {
+        let world = World::with(&[
+            Fixture::file("/a", "a", DAY),
+            Fixture::file("/b", "old", DAY),
+        ]);
+        local(&world, "out/b", b"newer");
+        done(&world, &["ls", "remote:"]);
+        let held = FaultRule::new("cmd:m", FaultAction::Held);
+        let held = world.emulator.faults().add(held);
+        let text = fails(&world, &[args, &["--timeout", "1s"]].concat(), 10);
+        assert!(text.contains("'b' is not on Mega yet"), "{text}");
+        world.emulator.faults().remove(held);
+        wait_until("the old one is in the bin", || world.bin() == ["b"]);
+        assert_eq!(world.content("/b").unwrap(), content, "{args:?}");
+        let count = world.paths().iter().filter(|path| *path == "/b").count();
+        assert_eq!(count, 1, "{args:?}");
+    }
+}

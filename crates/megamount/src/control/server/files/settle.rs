@@ -3,7 +3,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use mega_vfs::{Pushed, SessionState, Standing};
+use mega_proto::NodeHandle;
+use mega_vfs::{Pushed, SessionState, Standing, Vfs};
 
 use super::{Answered, Refusal, Talk};
 use crate::control::files::FileReply;
@@ -24,6 +25,23 @@ struct Place {
     others: Option<Pushed>,
 }
 
+/// Something that is waited for.
+enum Awaited {
+    /// The change of an inode, which the caller holds.
+    Inode(u64),
+    /// The end of a node whose name something else has got.
+    Replaced(NodeHandle),
+}
+
+impl Awaited {
+    fn standing(&self, vfs: &Vfs) -> Standing {
+        match self {
+            Self::Inode(ino) => vfs.standing(*ino),
+            Self::Replaced(handle) => vfs.standing_of_replaced(*handle),
+        }
+    }
+}
+
 /// Waits for what is at these paths.
 pub(super) async fn paths(talk: &mut Talk<'_>, paths: &[String]) -> Answered {
     let mut held = Vec::new();
@@ -39,10 +57,30 @@ pub(super) async fn paths(talk: &mut Talk<'_>, paths: &[String]) -> Answered {
 }
 
 /// Waits for these inodes; `path` is for messages. The caller holds them.
-pub(super) async fn inodes(talk: &mut Talk<'_>, path: &str, mut left: Vec<u64>) -> Answered {
-    for ino in &left {
+pub(super) async fn inodes(talk: &mut Talk<'_>, path: &str, inodes: Vec<u64>) -> Answered {
+    for ino in &inodes {
         talk.vfs.hasten(*ino);
     }
+    until(talk, path, inodes.into_iter().map(Awaited::Inode).collect()).await
+}
+
+/// Waits for an inode that got its name, and until the node that had the name before has gone.
+pub(super) async fn placed(
+    talk: &mut Talk<'_>,
+    path: &str,
+    ino: u64,
+    replaced: Option<NodeHandle>,
+) -> Answered {
+    talk.vfs.hasten(ino);
+    if let Some(handle) = replaced {
+        talk.vfs.hasten_replaced(handle);
+    }
+    let replaced = replaced.map(Awaited::Replaced);
+    let all = [Awaited::Inode(ino)].into_iter().chain(replaced).collect();
+    until(talk, path, all).await
+}
+
+async fn until(talk: &mut Talk<'_>, path: &str, mut left: Vec<Awaited>) -> Answered {
     let mut since = Instant::now();
     let mut told = Instant::now();
     let mut last = None;
@@ -52,7 +90,7 @@ pub(super) async fn inodes(talk: &mut Talk<'_>, path: &str, mut left: Vec<u64>) 
         let mut is_full = false;
         let mut refused = None;
         let mut is_waiting = false;
-        left.retain(|ino| match talk.vfs.standing(*ino) {
+        left.retain(|awaited| match awaited.standing(talk.vfs) {
             Standing::Done => false,
             Standing::Refused(reason) => {
                 refused = Some(reason);

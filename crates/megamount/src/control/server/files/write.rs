@@ -255,6 +255,7 @@ async fn finish(
         let mode = RenameMode::Replace;
         talk.vfs.rename(parent, from, parent, to, mode).await
     };
+    let replaced = talk.vfs.replaced_at(partial.parent.ino(), partial.name);
     if let Err(errno) = named.await {
         abandon(talk, &partial).await;
         return Ok(Err(talk.change_refusal(path, errno)));
@@ -263,7 +264,7 @@ async fn finish(
     if let Err(errno) = talk.vfs.release(ino, partial.fh).await {
         return Ok(Err(talk.change_refusal(path, errno)));
     }
-    settle::inodes(talk, path, vec![ino]).await
+    settle::placed(talk, path, ino, replaced).await
 }
 
 /// Writes the pieces as they come.
