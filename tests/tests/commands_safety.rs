@@ -98,6 +98,45 @@ fn a_download_without_a_checksum_begins_anew() {
 }
 
 #[test]
+fn a_link_that_mega_refuses_replaces_nothing() {
+    let world = World::with(&[Fixture::file("/l", "old", DAY)]);
+    std::fs::create_dir(world.path("out/src")).unwrap();
+    symlink("elsewhere", world.path("out/src/l")).unwrap();
+    let refusal = FaultRule::new("cmd:p", FaultAction::CommandError { code: -11 });
+    let refusal = world.emulator.faults().add(refusal);
+    let text = fails(&world, &["copy", "src", "remote:"], 2);
+    assert!(text.contains("Mega refused it"), "{text}");
+    assert_eq!(world.content("/l").unwrap(), b"old", "it stays until then");
+    world.emulator.faults().remove(refusal);
+    // The same through a mount, which sees one or the other.
+    let world = World::with(&[Fixture::file("/l", "old", DAY)]);
+    std::fs::create_dir(world.path("out/src")).unwrap();
+    symlink("elsewhere", world.path("out/src/l")).unwrap();
+    let mount = world.mount();
+    assert_eq!(mount.read("l"), b"old");
+    done(&world, &["copy", "src", "remote:"]);
+    let target = std::fs::read_link(mount.path("l")).unwrap();
+    assert_eq!(target.to_str(), Some("elsewhere"));
+    assert_eq!(mount.names(""), ["l"]);
+    assert_eq!(world.paths(), ["/l"]);
+    mount.unmount();
+}
+
+#[test]
+fn a_link_comes_down_in_place_of_a_file() {
+    let world = World::new();
+    local(&world, "out/src/f", b"f");
+    symlink("f", world.path("out/src/l")).unwrap();
+    done(&world, &["copy", "src", "remote:"]);
+    local(&world, "out/down/l", b"old");
+    done(&world, &["copy", "remote:", "down"]);
+    let target = std::fs::read_link(world.path("out/down/l")).unwrap();
+    assert_eq!(target.to_str(), Some("f"));
+    let entries = std::fs::read_dir(world.path("out/down")).unwrap();
+    assert_eq!(entries.count(), 2, "nothing else is left");
+}
+
+#[test]
 fn nothing_is_written_through_a_link_in_the_target() {
     let world = World::with(&[
         Fixture::file("/a/in/x", "x", DAY),
@@ -177,9 +216,13 @@ fn what_waits_for_its_turn_is_not_stuck() {
 
 #[test]
 fn what_is_replaced_has_gone_too() {
-    let cases: [(&[&str], &[u8]); 2] = [
+    let cases: [(&[&str], &[u8]); 3] = [
         (&["mv", "remote:a", "remote:b"], b"a"),
         (&["copy", "b", "remote:", "--versions", "replace"], b"newer"),
+        (
+            &["copy", "src", "remote:", "--versions", "replace"],
+            b"elsewhere",
+        ),
     ];
     for (args, content) in cases {
         let world = World::with(&[
@@ -187,6 +230,8 @@ fn what_is_replaced_has_gone_too() {
             Fixture::file("/b", "old", DAY),
         ]);
         local(&world, "out/b", b"newer");
+        std::fs::create_dir(world.path("out/src")).unwrap();
+        symlink("elsewhere", world.path("out/src/b")).unwrap();
         done(&world, &["ls", "remote:"]);
         let held = FaultRule::new("cmd:m", FaultAction::Held);
         let held = world.emulator.faults().add(held);

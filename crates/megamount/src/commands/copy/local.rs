@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use mega_crypto::{Fingerprint, FingerprintBuilder};
 use mega_vfs::{PARTIAL_PREFIX, PARTIAL_SUFFIX};
 use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_OMIT, flock, utimensat,
+    AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_OMIT, flock, rename, utimensat,
 };
 
 use super::job::Known;
@@ -210,20 +210,9 @@ fn set_time(file: &File, (seconds, nanos): Moment) -> io::Result<()> {
     }
 }
 
-/// Makes a symbolic link, in place of a link or file of that name.
+/// Makes a symbolic link, in place of a link or file of that name, which stays until then.
 pub(super) fn make_link(path: &Path, target: &str, mtime: Moment) -> Result<(), Failure> {
     let fail = |error: io::Error| failed("write", path, &error);
-    let is_there = match std::fs::read_link(path) {
-        Ok(present) if present == Path::new(target) => true,
-        Ok(_) => {
-            std::fs::remove_file(path).map_err(fail)?;
-            false
-        }
-        Err(_) => false,
-    };
-    if !is_there {
-        std::os::unix::fs::symlink(target, path).map_err(fail)?;
-    }
     let unchanged = Timespec {
         tv_sec: 0,
         tv_nsec: UTIME_OMIT,
@@ -236,10 +225,49 @@ pub(super) fn make_link(path: &Path, target: &str, mtime: Moment) -> Result<(), 
         last_access: unchanged,
         last_modification: modified,
     };
-    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| fail(errno.into()))
+    let partial = beside(path, target.as_bytes());
+    match std::fs::remove_file(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+        _ => {}
+    }
+    let placed = std::os::unix::fs::symlink(target, &partial)
+        .and_then(|()| {
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            utimensat(CWD, &partial, &times, flags).map_err(io::Error::from)
+        })
+        // A link has no content that could be half of it: nothing has to be on the disk first.
+        .and_then(|()| rename(&partial, path).map_err(io::Error::from));
+    placed.map_err(|error| {
+        let _ = std::fs::remove_file(&partial);
+        fail(error)
+    })
 }
 
 /// Writes a line to standard error, for what was passed over.
 pub(super) fn note(text: &str) {
     let _ = writeln!(crate::display::Terminal, "megamount: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_cannot_be_made_replaces_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l");
+        std::os::unix::fs::symlink("old", &path).unwrap();
+        let too_long = "x".repeat(5000);
+        assert!(make_link(&path, &too_long, (5, 0)).is_err());
+        assert_eq!(path.read_link().unwrap(), Path::new("old"));
+        make_link(&path, "new", (5, 7)).unwrap();
+        assert_eq!(path.read_link().unwrap(), Path::new("new"));
+        let meta = path.symlink_metadata().unwrap();
+        assert_eq!((meta.mtime(), meta.mtime_nsec()), (5, 7));
+        assert_eq!(dir.path().read_dir().unwrap().count(), 1);
+        // Not in place of a folder.
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        assert!(make_link(&dir.path().join("d"), "new", (5, 7)).is_err());
+        assert_eq!(dir.path().read_dir().unwrap().count(), 2);
+    }
 }
