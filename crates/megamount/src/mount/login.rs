@@ -49,16 +49,8 @@ pub(super) async fn open(
         }
         tracing::warn!("the saved session cannot be read");
     }
-    let foreign = plan
-        .account()
-        .and_then(|account| account.session.as_ref())
-        .and_then(taken_over);
-    let session = match foreign {
-        Some(session) => {
-            tracing::info!("taking over the session of rclone");
-            api.install(session.clone());
-            session
-        }
+    let session = match foreign(plan, api).await {
+        Some(session) => session,
         None => log_in(plan, herald, (store, api), origin).await?,
     };
     store
@@ -69,6 +61,29 @@ pub(super) async fn open(
     store
         .save_session(&to_save(plan, &session))
         .map_err(|e| lost(&e))
+}
+
+/// The session that rclone has left, unless Mega has ended it: then only a login helps.
+async fn foreign(plan: &Plan, api: &Api) -> Option<Session> {
+    let account = plan.account()?;
+    let session = account.session.as_ref().and_then(taken_over)?;
+    api.install(session.clone());
+    match api.user_data().await {
+        Err(ApiError::SessionDead) => {
+            tracing::info!("the session of rclone has ended");
+            return None;
+        }
+        Err(error) => {
+            tracing::warn!(%error, "it is not known whether the session of rclone is valid")
+        }
+        Ok(_) => {}
+    }
+    tracing::info!("taking over the session of rclone");
+    // With the RSA key, which has just come.
+    Some(
+        api.session()
+            .map_or(session, |session| Session::clone(&session)),
+    )
 }
 
 /// Asks for the RSA key where no login has brought it: a session taken over from rclone. Only before
