@@ -244,3 +244,47 @@ fn what_is_replaced_has_gone_too() {
         assert_eq!(count, 1, "{args:?}");
     }
 }
+
+/// A command that is served and whose output nobody takes.
+fn paused(world: &World, args: &[&str]) -> std::process::Child {
+    let mut command = world.program();
+    command
+        .args(args)
+        .current_dir(world.path("out"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit());
+    command.spawn().unwrap()
+}
+
+/// What it prints when somebody takes it; it must succeed.
+#[track_caller]
+fn taken(child: std::process::Child) -> Vec<u8> {
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    output.stdout
+}
+
+/// Many names, more than fit between a server, a client and its reader.
+fn many() -> Vec<Fixture> {
+    let path = |number| format!("/many/{number:0>200}");
+    (0..5000)
+        .map(|number| Fixture::file(&path(number), "", DAY))
+        .collect()
+}
+
+#[test]
+fn a_paused_listing_holds_up_nothing() {
+    let world = World::with(&many());
+    let mount = world.mount();
+    let listing = paused(&world, &["ls", "remote:many"]);
+    let other = done(&world, &["ls", "remote:many"]);
+    assert_eq!(other.lines().count(), 5000);
+    assert_eq!(taken(listing).len(), other.len());
+    let listing = paused(&world, &["ls", "remote:many"]);
+    wait_until("it has begun", || {
+        rustix::io::ioctl_fionread(listing.stdout.as_ref().unwrap()).unwrap() > 0
+    });
+    mount.unmount();
+    assert_ne!(listing.wait_with_output().unwrap().status.code(), Some(0));
+}

@@ -72,7 +72,7 @@ pub(super) async fn write(talk: &mut Talk<'_>, path: &str, meta: Meta) -> Answer
 
 /// Answers before the client has sent everything: it notices by the end of the connection.
 async fn refuse(talk: &mut Talk<'_>, refusal: Refusal) -> Answered {
-    super::send(talk.writer, &refusal.into()).await?;
+    talk.send(&refusal.into()).await?;
     Err(io::ErrorKind::ConnectionAborted.into())
 }
 
