@@ -288,3 +288,36 @@ fn a_paused_listing_holds_up_nothing() {
     mount.unmount();
     assert_ne!(listing.wait_with_output().unwrap().status.code(), Some(0));
 }
+
+#[test]
+fn a_command_serves_others_to_their_end() {
+    let mut files = many();
+    files.push(Fixture::pattern("/two/a", 3_000_000, 1));
+    files.push(Fixture::pattern("/two/b", 3_000_000, 2));
+    let world = World::with(&files);
+    local(&world, "out/f", b"f");
+    let held = FaultRule::new("cmd:p", FaultAction::Held);
+    let held = world.emulator.faults().add(held);
+    let mut first = paused(&world, &["copy", "f", "remote:"]);
+    wait_until("it serves", || {
+        world.command(&["ls", "remote:"]).text.contains(" f\n")
+    });
+    let served = [
+        paused(&world, &["ls", "remote:many"]),
+        paused(&world, &["cat", "remote:two"]),
+    ];
+    wait_until("they have begun", || {
+        served
+            .iter()
+            .all(|child| rustix::io::ioctl_fionread(child.stdout.as_ref().unwrap()).unwrap() > 0)
+    });
+    world.emulator.faults().remove(held);
+    wait_until("its own work is done", || world.content("/f").is_some());
+    // The next file is asked for when the first one has been printed.
+    let [listing, content] = served;
+    assert!(taken(content) == [pattern(1, 0, 3_000_000), pattern(2, 0, 3_000_000)].concat());
+    assert!(first.try_wait().unwrap().is_none(), "somebody is served");
+    assert_eq!(taken(listing).split(|byte| *byte == b'\n').count(), 5001);
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+    assert_eq!(world.emulator.counters().logins, 1);
+}

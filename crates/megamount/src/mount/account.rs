@@ -263,7 +263,9 @@ impl Drop for Here {
             if let Some(control) = control {
                 let began = Instant::now();
                 let mut is_told = false;
-                while control.is_in_use() {
+                // However long they take: one that waits for a pager, or reads a local disk, cannot be told
+                // from one that is forgotten, and loses what it has done if we end.
+                while control.is_in_use() || !control.close() {
                     if !is_told && began.elapsed() >= MENTION {
                         is_told = true;
                         crate::launch::complain(
