@@ -58,7 +58,7 @@ pub(crate) fn rename(command: &MoveCommand) -> Result<u8, Failure> {
             other.name, target.name
         )));
     }
-    let account = Account::open(&target.name, &command.account, Need::Work)?;
+    let account = Account::open_own(&target.name, &command.account, Need::Work)?;
     let is_folder = match about_item(&account, &target.path) {
         Ok(item) => item.is_folder(),
         Err(failure) if exit::code(&failure) == exit::NOT_FOUND => false,
@@ -106,7 +106,7 @@ fn each(
     let mut specs = parsed(places)?;
     while let Some(first) = specs.first() {
         let name = first.name.clone();
-        let account = Account::open(&name, options, Need::Work)?;
+        let account = Account::open_own(&name, options, Need::Work)?;
         let (ours, others): (Vec<_>, _) = specs.into_iter().partition(|spec| spec.name == name);
         for spec in ours {
             act(&account, &spec.path)?;

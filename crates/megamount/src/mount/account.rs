@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mega_api::Patience;
+use mega_api::{ApiError, Patience, PublicLink};
 use mega_proto::Command;
 use mega_store::StoreError;
 use tokio::runtime::Runtime;
@@ -18,6 +18,7 @@ use super::login::LoginHelp;
 use super::plan::Plan;
 use super::translate;
 use crate::cli::{AccountOptions, Carried, LogLevel};
+use crate::config::{self, RemoteKind};
 use crate::control::client::{self, Link};
 use crate::control::protocol::Hello;
 use crate::control::server::Control;
@@ -52,6 +53,7 @@ pub(crate) enum Need {
 pub(crate) struct Account {
     door: Door,
     uploads: u16,
+    is_link: bool,
 }
 
 #[derive(Debug)]
@@ -76,7 +78,24 @@ impl std::fmt::Debug for Here {
 }
 
 impl Account {
-    /// Opens the account of the remote `name`.
+    /// As [`Account::open`], for what a public link cannot do.
+    pub(crate) fn open_own(
+        name: &str,
+        options: &AccountOptions,
+        need: Need,
+    ) -> Result<Self, Failure> {
+        let (remote, _) = config::resolve(
+            &format!("{name}:"),
+            options.config.as_deref(),
+            &Carried::default(),
+        )?;
+        match remote.kind {
+            RemoteKind::Link(_) => Err(Failure::LinkHere),
+            RemoteKind::Account(_) | RemoteKind::Demo => Self::open(name, options, need),
+        }
+    }
+
+    /// Opens the account of the remote `name`, or the public link that it stands for.
     pub(crate) fn open(name: &str, options: &AccountOptions, need: Need) -> Result<Self, Failure> {
         let carried = Carried::default();
         let config = options.config.as_deref();
@@ -85,15 +104,17 @@ impl Account {
         // Somebody waits. Not at once: what belongs together goes together.
         plan.settings.write_back = Span(plan.settings.write_back.0.min(TOGETHER));
         start_log(&plan)?;
-        let uploads = plan.settings.uploads;
+        let (uploads, is_link) = (plan.settings.uploads, plan.link().is_some());
+        let name = plan.remote.name.clone();
         let herald = Herald::at_terminal(Box::new(LoginHelp::of(&plan)));
         let began = Instant::now();
         let mut is_told = false;
         loop {
-            if let Some(link) = client::serving(name, &plan.paths.state_dir) {
+            if let Some(link) = client::serving(&name, &plan.paths.state_dir) {
                 return Ok(Self {
                     door: Door::Socket(link),
                     uploads,
+                    is_link,
                 });
             }
             let holder = match bring_up::try_store(&plan) {
@@ -102,6 +123,7 @@ impl Account {
                     return Ok(Self {
                         door: Door::Here(here),
                         uploads,
+                        is_link,
                     });
                 }
                 Err(StoreError::Locked { holder }) => holder,
@@ -114,7 +136,7 @@ impl Account {
             };
             if began.elapsed() >= patience {
                 return Err(Failure::InUse {
-                    remote: name.to_owned(),
+                    remote: name,
                     holder: holder_in_words(&holder),
                     seconds: began.elapsed().as_secs(),
                 });
@@ -133,6 +155,11 @@ impl Account {
     /// How many files are uploaded at a time, as configured.
     pub(crate) fn uploads(&self) -> u16 {
         self.uploads
+    }
+
+    /// Whether it is a public link, where nothing can be changed.
+    pub(crate) fn is_link(&self) -> bool {
+        self.is_link
     }
 
     /// A connection that waits as long as it takes.
@@ -224,12 +251,23 @@ impl Here {
         } = started;
         let timeout = plan.settings.timeout.0;
         self.runtime.block_on(async {
-            if vfs.until_current(SOON.min(timeout)).await {
+            // The link of a file has no events that could come.
+            let has_events = plan.link().is_none_or(PublicLink::is_folder);
+            if vfs.until_current(SOON.min(timeout)).await && has_events {
                 return Ok(());
             }
-            let frozen = api.freeze([Command::quota()]);
-            let within = Patience::Within(REACH.min(timeout));
-            let answered = Box::pin(api.send_within(&frozen, within)).await;
+            let within = REACH.min(timeout);
+            let answered = match plan.link() {
+                Some(public) => tokio::time::timeout(within, api.is_link_key(public))
+                    .await
+                    .unwrap_or(Err(ApiError::Timeout))
+                    .map(drop),
+                None => {
+                    let frozen = api.freeze([Command::quota()]);
+                    let answered = Box::pin(api.send_within(&frozen, Patience::Within(within)));
+                    answered.await.map(drop)
+                }
+            };
             if let Err(error) = answered {
                 let failure = translate::api(plan, origin, &error);
                 return Err(translate::why_blocked(failure, api).await);
