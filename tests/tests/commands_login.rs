@@ -5,7 +5,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use mega_emulator::{AccountSpec, FaultAction, FaultRule, Fixture};
-use megamount_tests::{PASSWORD, USER, World};
+use megamount_tests::{PASSWORD, USER, World, wait_until};
 use serde_json::Value;
 
 /// What the command printed; it must succeed.
@@ -164,6 +164,27 @@ fn no_network_is_no_refusal() {
     assert!(text.contains("cannot reach Mega"), "{text}");
     let text = done(&world, &["logout", "--local", "remote:"]);
     assert!(text.contains("forgotten here"), "{text}");
+}
+
+#[test]
+fn no_network_when_the_session_ends_is_no_refusal() {
+    let world = World::new();
+    world.expect_logins(2);
+    let mount = world.mount_with("remote:", &["--timeout", "300ms"]);
+    let cut = FaultRule::new("cmd:us0", FaultAction::Reset);
+    let cut = world.emulator.faults().add(cut);
+    world.emulator.end_sessions(Some(USER));
+    let again = "the session has ended, logging in again";
+    wait_until("logins have failed", || {
+        world.command(&["about", "remote:"]);
+        mount.log().matches(again).count() > 4
+    });
+    world.emulator.faults().remove(cut);
+    wait_until("a login has succeeded", || {
+        world.command(&["about", "remote:"]).code == 0
+    });
+    assert!(!mount.log().contains("cannot log in again"));
+    mount.unmount();
 }
 
 #[test]

@@ -46,6 +46,6 @@ pub use mega_proto::reply::Quota;
 pub use probe::Probe;
 pub use request::Patience;
 pub use retry::{Policy, Retry, policy};
-pub use session::{CredentialSource, NewSessionHook, Session};
+pub use session::{CredentialSource, ReloginHook, Session};
 pub use storage::{ChunkAck, ChunkPost, CipherStream, StorageError};
 pub use tree::TreeEnd;

@@ -43,8 +43,8 @@ impl fmt::Debug for Session {
 
 /// Gives the credentials for a silent re-login; `None` if there are none. May block.
 pub type CredentialSource = Arc<dyn Fn() -> Option<Credentials> + Send + Sync>;
-/// Is told about the session of a silent re-login, to store it. May block.
-pub type NewSessionHook = Arc<dyn Fn(&Session) + Send + Sync>;
+/// Is told how a silent re-login ended: with a session, to store it, or why there is none. May block.
+pub type ReloginHook = Arc<dyn Fn(Result<&Session, &ApiError>) + Send + Sync>;
 
 /// In whose name a request is made.
 #[derive(Clone)]
@@ -73,7 +73,7 @@ struct State {
     generation: u64,
     is_dead: bool,
     relogged_at: Option<Instant>,
-    hooks: Option<(CredentialSource, NewSessionHook)>,
+    hooks: Option<(CredentialSource, ReloginHook)>,
 }
 
 #[derive(Default)]
@@ -149,8 +149,8 @@ impl Api {
     }
 
     /// Permits one silent re-login when the session turns out to be dead.
-    pub fn set_relogin(&self, credentials: CredentialSource, on_new_session: NewSessionHook) {
-        self.0.sessions.state().hooks = Some((credentials, on_new_session));
+    pub fn set_relogin(&self, credentials: CredentialSource, on_end: ReloginHook) {
+        self.0.sessions.state().hooks = Some((credentials, on_end));
     }
 
     /// Adds what was learnt later, the RSA key, unless the session has been replaced meanwhile.
@@ -183,7 +183,7 @@ impl Api {
             let state = sessions.state();
             (state.hooks.clone(), state.relogged_at)
         };
-        let Some((credentials, on_new_session)) = hooks else {
+        let Some((credentials, on_end)) = hooks else {
             return Err(sessions.kill());
         };
         if relogged_at.is_some_and(|at| at.elapsed() < RELOGIN_SPACING) {
@@ -199,8 +199,17 @@ impl Api {
         tracing::info!("the session has ended, logging in again");
         let session = match Box::pin(self.log_in(&credentials)).await {
             Ok(session) => session,
-            Err(error) if error.class() == ErrorClass::Network => return Err(error),
             Err(error) => {
+                let told = tokio::task::spawn_blocking(move || {
+                    on_end(Err(&error));
+                    error
+                });
+                let error = told
+                    .await
+                    .map_err(|_| ApiError::Internal("nobody was told of a failed login"))?;
+                if error.class() == ErrorClass::Network {
+                    return Err(error);
+                }
                 tracing::warn!(%error, "logging in again failed");
                 return Err(sessions.kill());
             }
@@ -211,7 +220,7 @@ impl Api {
         }
         sessions.install(session.clone());
         sessions.state().relogged_at = Some(Instant::now());
-        let told = tokio::task::spawn_blocking(move || on_new_session(&session)).await;
+        let told = tokio::task::spawn_blocking(move || on_end(Ok(&session))).await;
         told.map_err(|_| ApiError::Internal("the new session could not be stored"))
     }
 }

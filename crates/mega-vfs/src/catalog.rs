@@ -106,6 +106,8 @@ pub enum Standing {
     Done,
     /// It waits for its turn.
     Waiting,
+    /// It has failed, and is tried again later.
+    PutOff,
     /// It waits because the account is full.
     Full,
     /// Its content is on its way.
@@ -114,6 +116,15 @@ pub enum Standing {
     Sending,
     /// Mega has refused it for good.
     Refused(String),
+}
+
+/// How far everything is that goes to Mega: something has moved when this is another than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pushed {
+    /// Changes that Mega has confirmed since the start.
+    pub confirmed: u64,
+    /// Bytes of content that Mega has acknowledged, of what is on its way.
+    pub acknowledged: u64,
 }
 
 /// A place in the account. Its inode keeps its number until this is dropped.
@@ -307,9 +318,43 @@ impl Vfs {
     #[must_use]
     pub fn standing(&self, ino: u64) -> Standing {
         let state = self.shared.lock();
-        let Ok(subject) = state.subject(ino) else {
-            return Standing::Done;
-        };
+        match state.subject(ino) {
+            Ok(subject) => self.standing_in(&state, subject),
+            Err(_) => Standing::Done,
+        }
+    }
+
+    /// What became of the end of a node whose name something else has got ([`Vfs::replaced_at`]).
+    #[must_use]
+    pub fn standing_of_replaced(&self, handle: NodeHandle) -> Standing {
+        let state = self.shared.lock();
+        match self.standing_in(&state, Subject::Node(handle)) {
+            // Its row has ended with that of its replacement, and it goes next.
+            Standing::Done if state.changes.is_doomed(handle) => Standing::Waiting,
+            standing => standing,
+        }
+    }
+
+    /// The node that goes from Mega when something else gets this name: what has the name, or what that is to
+    /// replace itself.
+    #[must_use]
+    pub fn replaced_at(&self, parent: u64, name: &str) -> Option<NodeHandle> {
+        let mut state = self.shared.lock();
+        let parent = state.subject(parent).ok()?;
+        let subject = state.find(parent, name).ok()??.subject;
+        match subject {
+            Subject::Node(handle) => Some(handle),
+            Subject::Local(_) => state.changes.get(subject)?.replaces,
+        }
+    }
+
+    /// How far everything is.
+    #[must_use]
+    pub fn pushed(&self) -> Pushed {
+        self.shared.monitor.pushed()
+    }
+
+    fn standing_in(&self, state: &State, subject: Subject) -> Standing {
         let Some(row) = state.changes.get(subject) else {
             return Standing::Done;
         };
@@ -333,6 +378,9 @@ impl Vfs {
         }
         if row.content.is_some() && self.shared.space.is_full() {
             return Standing::Full;
+        }
+        if state.changes.is_backing_off(subject) {
+            return Standing::PutOff;
         }
         Standing::Waiting
     }
@@ -384,8 +432,17 @@ impl Vfs {
 
     /// The changes of an inode are due now, and those of the folders made here that it is in.
     pub fn hasten(&self, ino: u64) {
+        let subject = self.shared.lock().subject(ino).ok();
+        self.hasten_subject(subject);
+    }
+
+    /// The end of a node whose name something else has got is due now.
+    pub fn hasten_replaced(&self, handle: NodeHandle) {
+        self.hasten_subject(Some(Subject::Node(handle)));
+    }
+
+    fn hasten_subject(&self, mut next: Option<Subject>) {
         let mut state = self.shared.lock();
-        let mut next = state.subject(ino).ok();
         while let Some(subject) = next {
             State::set_due(&mut state, subject, 0);
             next = state

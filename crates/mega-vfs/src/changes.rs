@@ -158,6 +158,11 @@ impl Changes {
         self.backing_off.insert(subject);
     }
 
+    /// Whether it failed and is put off.
+    pub(crate) fn is_backing_off(&self, subject: Subject) -> bool {
+        self.backing_off.contains(&subject)
+    }
+
     /// Whether a row is to be pushed: it is due, or the mount ends and nothing speaks against it.
     pub(crate) fn is_ready(&self, due: i64, row: &ChangeRow, now: i64, is_stopping: bool) -> bool {
         due <= now || (is_stopping && !self.backing_off.contains(&row.subject))

@@ -45,7 +45,9 @@ use std::sync::{Arc, Mutex};
 
 use tokio::task::JoinHandle;
 
-pub use catalog::{Detail, Held, Item, PARTIAL_PREFIX, PARTIAL_SUFFIX, Standing, is_partial};
+pub use catalog::{
+    Detail, Held, Item, PARTIAL_PREFIX, PARTIAL_SUFFIX, Pushed, Standing, is_partial,
+};
 pub use leftovers::Rubbish;
 pub use links::AskError;
 pub use mega_tree::naming::Naming;

@@ -11,7 +11,7 @@ mod locate;
 mod resolve;
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use mega_store::{ChangeRow, ChangeState, Subject};
 use mega_transfer::UploadProgress;
 
 use crate::Vfs;
+use crate::catalog::Pushed;
 use crate::changes::due_ms;
 use crate::shared::Shared;
 use crate::state::State;
@@ -211,6 +212,7 @@ pub struct LastError {
 #[derive(Debug, Default)]
 pub(crate) struct Monitor {
     transfers: Mutex<HashMap<Subject, Running>>,
+    confirmed: AtomicU64,
     last_error: Mutex<Option<LastError>>,
 }
 
@@ -243,6 +245,23 @@ impl Monitor {
             monitor: self,
             subject,
             progress,
+        }
+    }
+
+    /// Mega has confirmed a change.
+    pub(crate) fn confirmed(&self) {
+        self.confirmed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How far everything is.
+    pub(crate) fn pushed(&self) -> Pushed {
+        let transfers = self.transfers();
+        Pushed {
+            confirmed: self.confirmed.load(Ordering::Relaxed),
+            acknowledged: transfers
+                .values()
+                .map(|running| running.progress.acknowledged())
+                .sum(),
         }
     }
 

@@ -26,7 +26,7 @@ pub(crate) use cat::cat;
 pub(crate) use change::{make, remove, rename};
 pub(crate) use copy::copy;
 pub(crate) use dedupe::dedupe;
-pub(crate) use keep::{cleanup, link, trash, versions};
+pub(crate) use keep::{cleanup, link as public_link, trash, versions};
 pub(crate) use list::{Columns, list, list_folders};
 pub(crate) use list_json::list_json;
 pub(crate) use pages::{completion, man};
@@ -36,11 +36,12 @@ pub(crate) use status::status;
 pub(crate) use tree::tree;
 pub(crate) use verify::verify;
 
+use crate::config::{RemoteSpec, link};
 use crate::control::files::{FileAsk, FileReply, Item};
 use crate::exit;
 use crate::failure::Failure;
 use crate::launch;
-use crate::mount::Account;
+use crate::mount::{Account, hide_in};
 
 /// The exit code of a command, after its failure has been told.
 pub(crate) fn code(result: Result<u8, Failure>) -> u8 {
@@ -58,6 +59,12 @@ pub(crate) fn code(result: Result<u8, Failure>) -> u8 {
 pub(crate) fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// A place that can be read: of a remote, or a public link, which others must not see.
+fn place_to_read(text: &str) -> Result<RemoteSpec, Failure> {
+    hide_in(Some(text).filter(|text| link::is_link(text)))?;
+    text.parse()
 }
 
 /// What is at a path of an account.

@@ -103,9 +103,7 @@ impl FromStr for RemoteSpec {
         };
         if link::is_link(text) {
             // Never repeated: it may hold a key.
-            return Err(Failure::BadLink {
-                why: "a name is needed here",
-            });
+            return Err(Failure::LinkHere);
         }
         let (name, path) = text.split_once(':').ok_or_else(bad)?;
         if !is_remote_name(name) {

@@ -29,6 +29,7 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         Failure::Usage(_)
         | Failure::BadRemote { .. }
         | Failure::BadLink { .. }
+        | Failure::LinkHere
         | Failure::ConfigUnreadable { .. }
         | Failure::ConfigInvalid { .. }
         | Failure::NoRclone { .. }

@@ -30,6 +30,13 @@ pub(crate) enum Failure {
         /// What is wrong, without any part of the link.
         why: &'static str,
     },
+    /// A public link where something was to be changed, or was asked about an account.
+    #[error(
+        "this is a public link, and a public link can be mounted, listed ('ls', 'lsl', 'lsd', 'lsjson', 'tree'), \
+         printed ('cat') and copied from ('copy'). Nothing else works on it; copy it to an account of yours \
+         first."
+    )]
+    LinkHere,
     /// A public link that Mega does not know, or not any more.
     #[error(
         "the public link '{name}' cannot be opened: {why}. Ask whoever gave it to you for a new one."

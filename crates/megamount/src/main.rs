@@ -106,7 +106,7 @@ fn run(command: &Command) -> u8 {
         Command::Mkdir(command) => commands::code(commands::make(command)),
         Command::Mv(command) => commands::code(commands::rename(command)),
         Command::Rm(command) => commands::code(commands::remove(command)),
-        Command::Link(command) => commands::code(commands::link(command)),
+        Command::Link(command) => commands::code(commands::public_link(command)),
         Command::Trash(command) => commands::code(commands::trash(command)),
         Command::Versions(command) => commands::code(commands::versions(command)),
         Command::Cleanup(command) => commands::code(commands::cleanup(command)),

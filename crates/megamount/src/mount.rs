@@ -32,6 +32,7 @@ use crate::logging::{self, LogFile};
 use crate::notify::{self, State};
 pub(crate) use account::{Account, Need};
 use bring_up::Mounted;
+pub(crate) use link::hide_in;
 use login::LoginHelp;
 use plan::Plan;
 pub(crate) use session::{login, logout, whoami};

@@ -135,7 +135,10 @@ async fn a_session_that_dies_while_waiting() {
     let world = World::logged_in().await;
     let (mut sn, mut channel) = start(&world, EventScheme::Blocking).await;
     let source = std::sync::Arc::new(|| Some(crate::support::credentials()));
-    world.api.set_relogin(source, std::sync::Arc::new(|_| {}));
+    world.api.set_relogin(
+        source,
+        std::sync::Arc::new(|_: Result<&mega_api::Session, &ApiError>| {}),
+    );
     world.emulator.end_sessions(None);
     world
         .emulator

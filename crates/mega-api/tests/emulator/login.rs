@@ -191,8 +191,8 @@ async fn a_dead_session_leads_to_one_silent_login() {
     let told = Arc::new(AtomicUsize::new(0));
     let hook = {
         let told = Arc::clone(&told);
-        Arc::new(move |session: &mega_api::Session| {
-            assert_eq!(session.sid.as_str().len(), 58);
+        Arc::new(move |ended: Result<&mega_api::Session, &ApiError>| {
+            assert_eq!(ended.unwrap().sid.as_str().len(), 58);
             told.fetch_add(1, Ordering::Relaxed);
         })
     };

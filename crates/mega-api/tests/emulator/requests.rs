@@ -170,7 +170,7 @@ async fn a_journalled_request_is_executed_once() {
 async fn an_unknown_outcome_in_a_dead_session_is_said() {
     let world = World::logged_in().await;
     let root = world.root(NodeKind::Root).await;
-    let told = std::sync::Arc::new(|_: &mega_api::Session| {});
+    let told = std::sync::Arc::new(|_: Result<&mega_api::Session, &ApiError>| {});
     let source = std::sync::Arc::new(|| Some(crate::support::credentials()));
     world.api.set_relogin(source, told);
     // Executed, reply lost; then the session is gone: nobody can tell any more.
@@ -293,7 +293,7 @@ async fn changes_wait_for_each_other_and_reading_does_not() {
 async fn a_request_dropped_under_way_stays_in_doubt() {
     let world = World::logged_in().await;
     let root = world.root(NodeKind::Root).await;
-    let told = std::sync::Arc::new(|_: &mega_api::Session| {});
+    let told = std::sync::Arc::new(|_: Result<&mega_api::Session, &ApiError>| {});
     let source = std::sync::Arc::new(|| Some(crate::support::credentials()));
     world.api.set_relogin(source, told);
     let frozen = world

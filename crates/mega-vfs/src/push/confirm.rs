@@ -120,6 +120,7 @@ impl Shared {
 
     fn done(&self, pusher: &mut Pusher, subject: Subject) {
         pusher.failures.remove(&subject);
+        self.monitor.confirmed();
         self.lock().changes.set_in_flight(subject, false);
     }
 

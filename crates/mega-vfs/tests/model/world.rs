@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mega_api::{Api, ApiConfig, Credentials, Secret, Session};
+use mega_api::{Api, ApiConfig, ApiError, Credentials, Secret, Session};
 use mega_emulator::{AccountSpec, Emulator, EmulatorConfig, PlainNode};
 use mega_store::{LockHolder, StatePaths, Store, StoreError, StoreOptions};
 use mega_transfer::TransferLimits;
@@ -104,7 +104,7 @@ impl Life {
         let api = api(url);
         api.install(session.clone());
         let credentials = Arc::new(|| Some(credentials()));
-        api.set_relogin(credentials, Arc::new(|_: &Session| {}));
+        api.set_relogin(credentials, Arc::new(|_: Result<&Session, &ApiError>| {}));
         let vfs = runtime
             .block_on(Vfs::start(
                 Arc::clone(&store),

@@ -24,7 +24,7 @@ struct Space {
 /// Runs the command.
 pub(crate) fn about(command: &AboutCommand) -> Result<u8, Failure> {
     let spec: RemoteSpec = command.place.parse()?;
-    let account = Account::open(&spec.name, &command.account, Need::Look)?;
+    let account = Account::open_own(&spec.name, &command.account, Need::Look)?;
     let mut link = account.link()?;
     link.ask_files(FileAsk::Space)?;
     let FileReply::Space { total, used } = link.file_reply()? else {

@@ -3,14 +3,16 @@
 use super::about_item;
 use super::list::{Out, each_of};
 use crate::cli::CatCommand;
-use crate::config::RemoteSpec;
+use crate::config::{RemoteSpec, link};
 use crate::control::client::Link;
 use crate::control::files::{FileAsk, FileReply, Item, Kind, joined};
 use crate::failure::Failure;
-use crate::mount::{Account, Need};
+use crate::mount::{Account, Need, hide_in};
 
 /// Runs the command.
 pub(crate) fn cat(command: &CatCommand) -> Result<u8, Failure> {
+    let links = command.places.iter().map(String::as_str);
+    hide_in(links.filter(|place| link::is_link(place)))?;
     let specs = command
         .places
         .iter()

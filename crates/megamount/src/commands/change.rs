@@ -1,5 +1,7 @@
 //! `mkdir`, `mv`, `rm`: changes of names.
 
+use std::collections::HashSet;
+
 use super::about_item;
 use crate::cli::{AccountOptions, MakeCommand, MoveCommand, RemoveCommand};
 use crate::config::RemoteSpec;
@@ -56,7 +58,7 @@ pub(crate) fn rename(command: &MoveCommand) -> Result<u8, Failure> {
             other.name, target.name
         )));
     }
-    let account = Account::open(&target.name, &command.account, Need::Work)?;
+    let account = Account::open_own(&target.name, &command.account, Need::Work)?;
     let is_folder = match about_item(&account, &target.path) {
         Ok(item) => item.is_folder(),
         Err(failure) if exit::code(&failure) == exit::NOT_FOUND => false,
@@ -67,6 +69,17 @@ pub(crate) fn rename(command: &MoveCommand) -> Result<u8, Failure> {
             "'{}' is no folder, and several things cannot get one name.",
             target.path
         )));
+    }
+    if is_folder {
+        let mut names = HashSet::new();
+        for name in specs.iter().map(|spec| split(&spec.path).1) {
+            if !names.insert(name) {
+                return Err(Failure::Usage(format!(
+                    "two of them are called '{name}', and one would be lost. Nothing was moved. Move them one \
+                     after the other, to different names."
+                )));
+            }
+        }
     }
     for spec in specs {
         let to = if is_folder {
@@ -93,7 +106,7 @@ fn each(
     let mut specs = parsed(places)?;
     while let Some(first) = specs.first() {
         let name = first.name.clone();
-        let account = Account::open(&name, options, Need::Work)?;
+        let account = Account::open_own(&name, options, Need::Work)?;
         let (ours, others): (Vec<_>, _) = specs.into_iter().partition(|spec| spec.name == name);
         for spec in ours {
             act(&account, &spec.path)?;

@@ -10,17 +10,17 @@ mod local;
 mod plan;
 mod transfer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::about::rounded;
 use super::{counted, say};
 use crate::cli::{AccountOptions, CopyCommand};
-use crate::config::RemoteSpec;
+use crate::config::{RemoteSpec, link};
 use crate::display::printable;
 use crate::exit;
 use crate::failure::Failure;
-use crate::mount::{Account, Need};
+use crate::mount::{Account, Need, hide_in};
 use job::{End, Job};
 use plan::Same;
 
@@ -50,6 +50,12 @@ impl Place {
     }
 }
 
+/// Whether a place is meant as a public link, and not as a local path that looks like one.
+fn is_link(text: &str) -> bool {
+    let is_local = || Path::new(text).symlink_metadata().is_ok();
+    link::is_link(text) && (text.contains("://") || (link::parse(text).is_ok() && !is_local()))
+}
+
 /// The accounts that are open, one for each remote.
 struct Accounts<'a> {
     options: &'a AccountOptions,
@@ -76,6 +82,8 @@ impl Accounts<'_> {
 
 /// Runs the command.
 pub(crate) fn copy(command: &CopyCommand) -> Result<u8, Failure> {
+    let links = command.places.iter().map(String::as_str);
+    hide_in(links.filter(|place| is_link(place)))?;
     let mut places = command
         .places
         .iter()
@@ -107,6 +115,11 @@ pub(crate) fn copy(command: &CopyCommand) -> Result<u8, Failure> {
         open: Vec::new(),
     };
     let to = accounts.end(&target)?;
+    if let End::Remote { account, .. } = &to
+        && account.is_link()
+    {
+        return Err(Failure::LinkHere);
+    }
     let same = match (command.ignore_existing, command.checksum, command.size_only) {
         (true, ..) => Same::Existing,
         (_, true, _) => Same::Checksum,
@@ -122,10 +135,8 @@ pub(crate) fn copy(command: &CopyCommand) -> Result<u8, Failure> {
     if command.dry_run {
         return dry_run(&plan);
     }
-    let workers = command
-        .transfers
-        .or(command.account.mount.uploads)
-        .unwrap_or(4);
+    let configured = accounts.open.first().map(|(_, account)| account.uploads());
+    let workers = command.transfers.or(configured).unwrap_or(1);
     let outcome = transfer::run(&plan, &to, usize::from(workers), command.verbose)?;
     let mut text = format!(
         "Copied {}, {}",
@@ -172,6 +183,22 @@ fn dry_run(plan: &plan::Plan<'_>) -> Result<u8, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_are_told_from_local_paths() {
+        let key = "AAECAwQFBgcICQoLDA0ODw";
+        for text in [
+            format!("https://mega.nz/folder/HHHHHHHH#{key}"),
+            "https://mega.nz/folder/HHHHHHHH".to_owned(),
+            format!("/folder/HHHHHHHH#{key}"),
+            format!("#F!HHHHHHHH!{key}"),
+        ] {
+            assert!(is_link(&text), "{text}");
+        }
+        for text in ["folder/x", "file/y#z", "/folder/x", "!x", "work:", "/tmp"] {
+            assert!(!is_link(text), "{text}");
+        }
+    }
 
     #[test]
     fn remotes_are_told_from_local_paths() {

@@ -48,7 +48,7 @@ pub(crate) fn dedupe(command: &DedupeCommand) -> Result<u8, Failure> {
     } else {
         Need::Work
     };
-    let account = Account::open(&spec.name, &command.account, need)?;
+    let account = Account::open_own(&spec.name, &command.account, need)?;
     let mut run = Run {
         account: &account,
         remote: &spec.name,

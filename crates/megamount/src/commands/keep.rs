@@ -44,7 +44,7 @@ pub(crate) fn link(command: &LinkCommand) -> Result<u8, Failure> {
                 .to_owned(),
         ));
     }
-    let account = Account::open(&spec.name, &command.account, Need::Work)?;
+    let account = Account::open_own(&spec.name, &command.account, Need::Work)?;
     let path = spec.path;
     if command.unlink {
         finished(&account, FileAsk::EndLink { path })?;
@@ -217,7 +217,7 @@ fn open(
     need: Need,
 ) -> Result<(Account, RemoteSpec), Failure> {
     let spec: RemoteSpec = place.parse()?;
-    Ok((Account::open(&spec.name, options, need)?, spec))
+    Ok((Account::open_own(&spec.name, options, need)?, spec))
 }
 
 fn in_bin(account: &Account) -> Result<Vec<(Item, Option<String>)>, Failure> {

@@ -3,6 +3,7 @@
 use std::io::{BufWriter, Write};
 
 use super::moment::Clock;
+use super::place_to_read;
 use crate::cli::{AccountOptions, FoldersCommand, ListCommand};
 use crate::config::RemoteSpec;
 use crate::control::files::{FileAsk, FileReply, Item, Kind, joined};
@@ -23,7 +24,7 @@ pub(crate) enum Columns {
 /// Runs `ls` and `lsl`.
 pub(crate) fn list(command: &ListCommand, columns: Columns) -> Result<u8, Failure> {
     let clock = Clock::local();
-    let spec: RemoteSpec = command.place.parse()?;
+    let spec = place_to_read(&command.place)?;
     let mut out = Out::new();
     each(&spec, &command.account, command.max_depth, |path, item| {
         if item.kind != Kind::File {
@@ -44,7 +45,7 @@ pub(crate) fn list(command: &ListCommand, columns: Columns) -> Result<u8, Failur
 /// Runs `lsd`.
 pub(crate) fn list_folders(command: &FoldersCommand) -> Result<u8, Failure> {
     let clock = Clock::local();
-    let spec: RemoteSpec = command.place.parse()?;
+    let spec = place_to_read(&command.place)?;
     let depth = match (command.max_depth, command.recursive) {
         (Some(depth), _) => Some(depth),
         (None, true) => None,

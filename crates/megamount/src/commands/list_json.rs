@@ -4,9 +4,8 @@ use serde::Serialize;
 
 use super::list::{Out, each_of};
 use super::moment::Clock;
-use super::say;
+use super::{place_to_read, say};
 use crate::cli::ListJsonCommand;
-use crate::config::RemoteSpec;
 use crate::control::files::{FileAsk, FileReply, Item, split};
 use crate::exit;
 use crate::failure::Failure;
@@ -37,7 +36,7 @@ struct Hashes<'a> {
 /// Runs the command.
 pub(crate) fn list_json(command: &ListJsonCommand) -> Result<u8, Failure> {
     let clock = Clock::local();
-    let spec: RemoteSpec = command.place.parse()?;
+    let spec = place_to_read(&command.place)?;
     let account = Account::open(&spec.name, &command.account, Need::Look)?;
     if command.stat {
         let mut link = account.link()?;

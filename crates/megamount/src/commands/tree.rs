@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::list::{Out, each};
+use super::place_to_read;
 use crate::cli::TreeCommand;
-use crate::config::RemoteSpec;
 use crate::control::files::{Item, Kind, joined, split};
 use crate::failure::Failure;
 
@@ -13,7 +13,7 @@ type Folders = HashMap<String, Vec<Item>>;
 
 /// Runs the command.
 pub(crate) fn tree(command: &TreeCommand) -> Result<u8, Failure> {
-    let spec: RemoteSpec = command.place.parse()?;
+    let spec = place_to_read(&command.place)?;
     let mut folders = Folders::new();
     each(&spec, &command.account, command.level, |path, item| {
         let is_shown = item.kind != Kind::Link

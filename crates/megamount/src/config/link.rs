@@ -49,13 +49,13 @@ pub(crate) fn parse(text: &str) -> Result<PublicLink, Failure> {
         let item = match kind {
             "folder" => parts.next_back(),
             "file" => None,
-            _ => return Err(bad("only links of folders and files can be mounted")),
+            _ => return Err(bad("only links of folders and files can be opened")),
         };
         (kind == "folder", handle, key, item)
     } else {
         let rest = rest.strip_prefix('#').unwrap_or(rest);
         if rest.starts_with("P!") {
-            return Err(bad("links with a password cannot be mounted"));
+            return Err(bad("links with a password cannot be opened"));
         }
         let (is_folder, rest) = match rest.strip_prefix("F!") {
             Some(rest) => (true, rest),

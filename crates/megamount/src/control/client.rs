@@ -38,14 +38,15 @@ pub(crate) fn find_all() -> Vec<Link> {
     found
 }
 
-/// Whoever serves this remote with this state directory: a mount, or a command that is running.
+/// Whoever serves this remote with this state directory: a mount, or a command that is running, which does not
+/// end before this link does.
 pub(crate) fn serving(remote: &str, state_dir: &Path) -> Option<Link> {
     let name = place::socket_name(remote, state_dir);
     let mut sockets = place::sockets(place::own_uid(), Some(remote));
     sockets.retain(|socket| socket.file_name().is_some_and(|file| *file == *name));
     sockets
         .into_iter()
-        .find_map(|socket| Link::open(socket).ok())
+        .find_map(|socket| Link::open(socket).ok()?.stay())
 }
 
 /// The mount that `target` means: `REMOTE:`, a mountpoint, or a path below one.
@@ -175,6 +176,17 @@ impl Link {
             socket: PathBuf::new(),
             stream: BufReader::with_capacity(BUFFER, stream),
         })
+    }
+
+    /// Lets the other end wait for us; none when it is about to end. From then on the link is good for no more
+    /// than [`Link::second`].
+    fn stay(mut self) -> Option<Self> {
+        match self.ask(&Ask::Stay) {
+            Ok(Reply::Staying) => Some(self),
+            // A mount by an older program, which does not know the question.
+            Err(Failure::Other(_)) if self.is_mount() => Some(self),
+            _ => None,
+        }
     }
 
     /// Whether a mount is at the other end, and not a command.

@@ -2,7 +2,7 @@
 //!
 //! A request has the version `v` and the member `do`; a reply has the member `is`. Every request has
 //! one reply, except `export` (a row of pieces up to `exported`), `verify` (up to `verified`), `files` (see `files.rs`) and `end`
-//! (answered when the daemon ends). A line that cannot be understood is answered with an `error`, and the connection is closed.
+//! (answered when the daemon ends). `stay` is the last request of its connection. A line that cannot be understood is answered with an `error`, and the connection is closed.
 //! Members that are not known are ignored, so that newer programs can say more.
 
 use serde::{Deserialize, Serialize};
@@ -70,6 +70,8 @@ pub(crate) enum Ask {
     },
     /// Answered when the daemon ends.
     End,
+    /// More is to be asked, over other connections: a command does not end while this one lasts.
+    Stay,
 }
 
 /// An answer.
@@ -160,6 +162,10 @@ pub(crate) enum Reply {
         /// How many changes are left for the next mount.
         left: usize,
     },
+    /// To `stay`: nobody ends until the connection does.
+    Staying,
+    /// To `stay`: too late, it is about to end.
+    Leaving,
     /// It was not done.
     Error {
         /// For programs.
@@ -264,6 +270,7 @@ mod tests {
                 path: "a\n\u{f6}".to_owned(),
             },
             Ask::End,
+            Ask::Stay,
         ] {
             let line = request(&ask);
             assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);

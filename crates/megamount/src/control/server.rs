@@ -7,7 +7,7 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use mega_proto::b64;
@@ -28,7 +28,8 @@ mod verify;
 
 /// Connections at a time; further ones are told to come back.
 const CONNECTIONS: usize = 64;
-/// A client that asks nothing for this long is left.
+/// A client that has asked nothing for this long is left. Not one of ours that has something to do between two
+/// questions, such as to wait for a pager.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A client that does not take an answer for this long is left.
 const WRITING: Duration = Duration::from_secs(20);
@@ -55,6 +56,41 @@ struct Host {
     throttle: OnceLock<Arc<Throttle>>,
     hello: Hello,
     ended: watch::Receiver<Option<usize>>,
+    patience: Duration,
+    guests: Mutex<Guests>,
+}
+
+/// Those who do not want us to end yet.
+#[derive(Debug, Default)]
+struct Guests {
+    count: usize,
+    /// We are about to end: it is too late for more.
+    is_closed: bool,
+}
+
+/// One of them, until dropped.
+struct Guest<'h>(&'h Host);
+
+impl Host {
+    fn guests(&self) -> MutexGuard<'_, Guests> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more, unless it is too late.
+    fn guest(&self) -> Option<Guest<'_>> {
+        let mut guests = self.guests();
+        if guests.is_closed {
+            return None;
+        }
+        guests.count += 1;
+        Some(Guest(self))
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        self.0.guests().count -= 1;
+    }
 }
 
 impl Control {
@@ -68,7 +104,7 @@ impl Control {
     /// Listens before there is a file system; until [`Control::ready`] it tells no more than how far `loading` is.
     /// The caller has the lock of `state_dir`.
     pub(crate) fn starting(loading: Arc<Loading>, hello: Hello, state_dir: &Path) -> Self {
-        let mut control = Self::silent(loading, hello);
+        let mut control = Self::silent(loading, hello, PATIENCE);
         match listen(&control.host.hello.remote, state_dir) {
             Ok((socket, listener)) => {
                 let host = Arc::clone(&control.host);
@@ -102,12 +138,12 @@ impl Control {
 
     /// For this process alone.
     pub(crate) fn private(vfs: &Arc<Vfs>, hello: Hello) -> Self {
-        let control = Self::silent(Arc::default(), hello);
+        let control = Self::silent(Arc::default(), hello, PATIENCE);
         control.ready(vfs);
         control
     }
 
-    fn silent(loading: Arc<Loading>, hello: Hello) -> Self {
+    fn silent(loading: Arc<Loading>, hello: Hello, patience: Duration) -> Self {
         let (ended, ended_receiver) = watch::channel(None);
         let host = Arc::new(Host {
             vfs: OnceLock::new(),
@@ -115,6 +151,8 @@ impl Control {
             loading,
             hello,
             ended: ended_receiver,
+            patience,
+            guests: Mutex::default(),
         });
         Self {
             socket: None,
@@ -142,6 +180,13 @@ impl Control {
     pub(crate) fn is_in_use(&self) -> bool {
         // Ours, and that of the task that accepts.
         Arc::strong_count(&self.host) > 1 + usize::from(self.task.is_some())
+    }
+
+    /// Nobody may stay any more; false, and nothing has changed, while somebody does.
+    pub(crate) fn close(&self) -> bool {
+        let mut guests = self.host.guests();
+        guests.is_closed |= guests.count == 0;
+        guests.is_closed
     }
 
     /// Tells those who wait for it that the daemon ends with `left` changes, and stops.
@@ -259,17 +304,32 @@ async fn attend(stream: UnixStream, host: Arc<Host>) {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut ended = host.ended.clone();
+    // Whoever has asked about files is at work, and may take its time.
+    let mut is_at_work = false;
     loop {
         let line = tokio::select! {
             biased;
-            line = tokio::time::timeout(PATIENCE, read_line(&mut reader)) => line,
+            line = next_line(&mut reader, (!is_at_work).then_some(host.patience)) => line,
             // What was asked before the end is answered, also when it was not read yet.
-            _ = until_end(&mut ended) => {
-                tokio::time::timeout(LAST_WORDS, read_line(&mut reader)).await
-            }
+            _ = until_end(&mut ended) => next_line(&mut reader, Some(LAST_WORDS)).await,
         };
-        let Ok(Ok(Some(line))) = line else { return };
+        let Ok(Some(line)) = line else { return };
         let request = protocol::parse_request(&line);
+        if request == Ok(Ask::Stay) {
+            let guest = host.guest();
+            let reply = match guest {
+                Some(_) => Reply::Staying,
+                None => Reply::Leaving,
+            };
+            if send(&mut writer, &reply).await.is_ok() && guest.is_some() {
+                tokio::select! {
+                    _ = until_end(&mut ended) => {}
+                    _ = reader.fill_buf() => {}
+                }
+            }
+            return;
+        }
+        is_at_work |= matches!(request, Ok(Ask::Files { .. }));
         let Some(vfs) = host.vfs.get() else {
             let reply = request.map_or_else(|reply| reply, |ask| too_early(&host, &ask));
             if send(&mut writer, &reply).await.is_err() {
@@ -315,6 +375,17 @@ async fn attend(stream: UnixStream, host: Arc<Host>) {
         if is_served.is_err() {
             return;
         }
+    }
+}
+
+/// The next line, as [`read_line`]; it is an error if it does not come in time.
+async fn next_line(
+    reader: &mut BufReader<OwnedReadHalf>,
+    patience: Option<Duration>,
+) -> io::Result<Option<Vec<u8>>> {
+    match patience {
+        Some(patience) => tokio::time::timeout(patience, read_line(reader)).await?,
+        None => read_line(reader).await,
     }
 }
 
@@ -379,9 +450,12 @@ fn answer(host: &Host, vfs: &Arc<Vfs>, ask: Ask) -> Reply {
             Err(error) => refusal(&error),
         },
         // The others are answered by `attend`.
-        Ask::Hello | Ask::Export { .. } | Ask::Verify { .. } | Ask::Files { .. } | Ask::End => {
-            Reply::Hello(host.hello.clone())
-        }
+        Ask::Hello
+        | Ask::Export { .. }
+        | Ask::Verify { .. }
+        | Ask::Files { .. }
+        | Ask::End
+        | Ask::Stay => Reply::Hello(host.hello.clone()),
     }
 }
 
@@ -443,5 +517,65 @@ fn refusal(error: &ResolveError) -> Reply {
     Reply::Error {
         code,
         text: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server in a directory of its own that is patient for a moment only.
+    fn serving(directory: &Path) -> Control {
+        let hello = Hello {
+            remote: "r".to_owned(),
+            path: String::new(),
+            mountpoint: String::new(),
+            pid: 1,
+            program: String::new(),
+        };
+        let mut control = Control::silent(Arc::default(), hello, Duration::from_millis(50));
+        let (socket, listener) = listen_in(directory, "s").unwrap();
+        control.task = Some(tokio::spawn(accept(listener, Arc::clone(&control.host))));
+        control.socket = Some(socket);
+        control
+    }
+
+    async fn connected(control: &Control) -> BufReader<UnixStream> {
+        let socket = control.socket.as_ref().unwrap();
+        BufReader::new(UnixStream::connect(socket).await.unwrap())
+    }
+
+    async fn asked(stream: &mut BufReader<UnixStream>, ask: &Ask) -> Reply {
+        stream.write_all(&protocol::request(ask)).await.unwrap();
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    #[tokio::test]
+    async fn nobody_ends_under_those_who_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = serving(&dir.path().join("own"));
+        let mut guest = connected(&control).await;
+        assert_eq!(asked(&mut guest, &Ask::Stay).await, Reply::Staying);
+        // Who says nothing is left, and who stays is not.
+        let mut silent = connected(&control).await;
+        assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);
+        assert!(!control.close() && control.is_in_use());
+        let mut second = connected(&control).await;
+        assert!(matches!(
+            asked(&mut second, &Ask::Hello).await,
+            Reply::Hello(_)
+        ));
+        drop((guest, second));
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        while control.is_in_use() || !control.close() {
+            assert!(tokio::time::Instant::now() < deadline, "it never ends");
+            tokio::task::yield_now().await;
+        }
+        // Whoever comes now opens the account after us.
+        let mut late = connected(&control).await;
+        assert_eq!(asked(&mut late, &Ask::Stay).await, Reply::Leaving);
+        control.end(0).await;
     }
 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mega_api::Patience;
+use mega_api::{ApiError, Patience, PublicLink};
 use mega_proto::Command;
 use mega_store::StoreError;
 use tokio::runtime::Runtime;
@@ -18,6 +18,7 @@ use super::login::LoginHelp;
 use super::plan::Plan;
 use super::translate;
 use crate::cli::{AccountOptions, Carried, LogLevel};
+use crate::config::{self, RemoteKind};
 use crate::control::client::{self, Link};
 use crate::control::protocol::Hello;
 use crate::control::server::Control;
@@ -51,6 +52,8 @@ pub(crate) enum Need {
 #[derive(Debug)]
 pub(crate) struct Account {
     door: Door,
+    uploads: u16,
+    is_link: bool,
 }
 
 #[derive(Debug)]
@@ -75,7 +78,24 @@ impl std::fmt::Debug for Here {
 }
 
 impl Account {
-    /// Opens the account of the remote `name`.
+    /// As [`Account::open`], for what a public link cannot do.
+    pub(crate) fn open_own(
+        name: &str,
+        options: &AccountOptions,
+        need: Need,
+    ) -> Result<Self, Failure> {
+        let (remote, _) = config::resolve(
+            &format!("{name}:"),
+            options.config.as_deref(),
+            &Carried::default(),
+        )?;
+        match remote.kind {
+            RemoteKind::Link(_) => Err(Failure::LinkHere),
+            RemoteKind::Account(_) | RemoteKind::Demo => Self::open(name, options, need),
+        }
+    }
+
+    /// Opens the account of the remote `name`, or the public link that it stands for.
     pub(crate) fn open(name: &str, options: &AccountOptions, need: Need) -> Result<Self, Failure> {
         let carried = Carried::default();
         let config = options.config.as_deref();
@@ -84,19 +104,27 @@ impl Account {
         // Somebody waits. Not at once: what belongs together goes together.
         plan.settings.write_back = Span(plan.settings.write_back.0.min(TOGETHER));
         start_log(&plan)?;
+        let (uploads, is_link) = (plan.settings.uploads, plan.link().is_some());
+        let name = plan.remote.name.clone();
         let herald = Herald::at_terminal(Box::new(LoginHelp::of(&plan)));
         let began = Instant::now();
         let mut is_told = false;
         loop {
-            if let Some(link) = client::serving(name, &plan.paths.state_dir) {
-                let door = Door::Socket(link);
-                return Ok(Self { door });
+            if let Some(link) = client::serving(&name, &plan.paths.state_dir) {
+                return Ok(Self {
+                    door: Door::Socket(link),
+                    uploads,
+                    is_link,
+                });
             }
             let holder = match bring_up::try_store(&plan) {
                 Ok(store) => {
                     let here = Here::start(Arc::new(plan), &herald, store, need)?;
-                    let door = Door::Here(here);
-                    return Ok(Self { door });
+                    return Ok(Self {
+                        door: Door::Here(here),
+                        uploads,
+                        is_link,
+                    });
                 }
                 Err(StoreError::Locked { holder }) => holder,
                 Err(error) => return Err(translate::store(&plan, &error)),
@@ -108,7 +136,7 @@ impl Account {
             };
             if began.elapsed() >= patience {
                 return Err(Failure::InUse {
-                    remote: name.to_owned(),
+                    remote: name,
                     holder: holder_in_words(&holder),
                     seconds: began.elapsed().as_secs(),
                 });
@@ -122,6 +150,16 @@ impl Account {
             }
             std::thread::sleep(LOOK_AGAIN);
         }
+    }
+
+    /// How many files are uploaded at a time, as configured.
+    pub(crate) fn uploads(&self) -> u16 {
+        self.uploads
+    }
+
+    /// Whether it is a public link, where nothing can be changed.
+    pub(crate) fn is_link(&self) -> bool {
+        self.is_link
     }
 
     /// A connection that waits as long as it takes.
@@ -210,12 +248,23 @@ impl Here {
         } = started;
         let timeout = plan.settings.timeout.0;
         self.runtime.block_on(async {
-            if vfs.until_current(SOON.min(timeout)).await {
+            // The link of a file has no events that could come.
+            let has_events = plan.link().is_none_or(PublicLink::is_folder);
+            if vfs.until_current(SOON.min(timeout)).await && has_events {
                 return Ok(());
             }
-            let frozen = api.freeze([Command::quota()]);
-            let within = Patience::Within(REACH.min(timeout));
-            let answered = Box::pin(api.send_within(&frozen, within)).await;
+            let within = REACH.min(timeout);
+            let answered = match plan.link() {
+                Some(public) => tokio::time::timeout(within, api.is_link_key(public))
+                    .await
+                    .unwrap_or(Err(ApiError::Timeout))
+                    .map(drop),
+                None => {
+                    let frozen = api.freeze([Command::quota()]);
+                    let answered = Box::pin(api.send_within(&frozen, Patience::Within(within)));
+                    answered.await.map(drop)
+                }
+            };
             if let Err(error) = answered {
                 let failure = translate::api(plan, origin, &error);
                 return Err(translate::why_blocked(failure, api).await);
@@ -249,7 +298,9 @@ impl Drop for Here {
             if let Some(control) = control {
                 let began = Instant::now();
                 let mut is_told = false;
-                while control.is_in_use() {
+                // However long they take: one that waits for a pager, or reads a local disk, cannot be told
+                // from one that is forgotten, and loses what it has done if we end.
+                while control.is_in_use() || !control.close() {
                     if !is_told && began.elapsed() >= MENTION {
                         is_told = true;
                         crate::launch::complain(

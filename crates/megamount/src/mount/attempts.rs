@@ -58,19 +58,27 @@ impl Attempts {
         wait.checked_sub(since).filter(|left| !left.is_zero())
     }
 
-    /// One more is about to be made.
-    pub(super) fn begin(store: &Store) -> Result<(), StoreError> {
-        let count = Self::of(store)?.count.saturating_add(1);
-        let text = format!("{count} {}", now());
-        store.write(|tx| tx.meta_set(ATTEMPTS, &text))?;
+    /// One more is about to be made; those before it, for [`Attempts::take_back`].
+    pub(super) fn begin(store: &Store) -> Result<Self, StoreError> {
+        let before = Self::of(store)?;
+        let more = Self {
+            count: before.count.saturating_add(1),
+            last: now(),
+        };
+        more.write(store)?;
         // It counts also when the power goes.
-        store.sync().map(drop)
+        store.sync()?;
+        Ok(before)
     }
 
-    /// It was not refused: Mega could not be asked, or nobody answered our question.
-    pub(super) fn take_back(store: &Store) -> Result<(), StoreError> {
-        let Self { count, last } = Self::of(store)?;
-        let text = format!("{} {last}", count.saturating_sub(1));
+    /// The last one was not refused: Mega could not be asked, or nobody answered our question. What was before
+    /// it is again in force, and since when.
+    pub(super) fn take_back(self, store: &Store) -> Result<(), StoreError> {
+        self.write(store)
+    }
+
+    fn write(self, store: &Store) -> Result<(), StoreError> {
+        let text = format!("{} {}", self.count, self.last);
         store.write(|tx| tx.meta_set(ATTEMPTS, &text))
     }
 
@@ -105,6 +113,35 @@ mod tests {
         assert_eq!(wait(6, 1000), Some(3600));
         assert_eq!(wait(400, 1000), Some(6 * 3600));
         assert_eq!(wait(400, 10), None, "the clock was set back");
+    }
+
+    #[test]
+    fn one_that_was_not_refused_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = mega_store::StatePaths {
+            state_dir: dir.path().join("state"),
+            cache_dir: dir.path().join("cache"),
+        };
+        let holder = mega_store::LockHolder {
+            pid: std::process::id(),
+            mountpoint: std::path::PathBuf::new(),
+        };
+        let options = mega_store::StoreOptions {
+            cache_size: 0,
+            cache_min_free: mega_store::Percent(0),
+            cache_on: false,
+        };
+        let store = Store::open(&paths, &holder, options).unwrap();
+        let long_ago = Attempts {
+            count: 4,
+            last: 1000,
+        };
+        long_ago.write(&store).unwrap();
+        assert_eq!(long_ago.wait(), None);
+        let before = Attempts::begin(&store).unwrap();
+        assert_eq!(Attempts::of(&store).unwrap().count, 5);
+        before.take_back(&store).unwrap();
+        assert_eq!(Attempts::of(&store).unwrap(), long_ago);
     }
 
     #[test]

@@ -65,6 +65,39 @@ fn wrong_key(plan: &Plan) -> Failure {
 /// Starts the program again with the link in its environment, which only its owner can read, instead of in
 /// its arguments, which everybody can. Returns only if that is not possible.
 pub(super) fn hide(text: &str) {
+    if let Some(error) = start_again(text) {
+        launch::complain(&format!("cannot start again: {error}."));
+    }
+    launch::complain(
+        "other users of this machine can see the link and its key in the list of processes. A remote in the \
+         configuration with 'link' or 'link-file' avoids that.",
+    );
+}
+
+/// As [`hide`], where one of the places that a command was given is a link; from then on `link:` stands for it.
+pub(crate) fn hide_in<'p>(links: impl IntoIterator<Item = &'p str>) -> Result<(), Failure> {
+    let mut links = links.into_iter();
+    let Some(text) = links.next() else {
+        return Ok(());
+    };
+    link::parse(text)?;
+    if links.next().is_some() {
+        return Err(Failure::Usage(
+            "one public link at a time. Others can be remotes in the configuration with 'link' or 'link-file'."
+                .to_owned(),
+        ));
+    }
+    let why = start_again(text).map_or_else(String::new, |error| format!(": {error}"));
+    Err(Failure::Usage(format!(
+        "other users of this machine can see the link and its key in the list of processes, and it cannot be \
+         hidden{why}. Put the link into the environment variable {} and write '{}' instead of it.",
+        env::LINK,
+        link::HIDDEN
+    )))
+}
+
+/// Returns only if that is not possible, with the reason if there is one.
+fn start_again(text: &str) -> Option<std::io::Error> {
     let hidden = OsStr::new(link::HIDDEN);
     let mut count = 0;
     let mut arguments = std::env::args_os().map(|argument| {
@@ -76,14 +109,10 @@ pub(super) fn hide(text: &str) {
     });
     let program = arguments.next().unwrap_or_default();
     let arguments: Vec<_> = arguments.collect();
-    if count == 1 {
-        let mut again = Command::new("/proc/self/exe");
-        again.arg0(program).args(arguments).env(env::LINK, text);
-        let error = again.exec();
-        launch::complain(&format!("cannot start again: {error}."));
+    if count != 1 {
+        return None;
     }
-    launch::complain(
-        "other users of this machine can see the link and its key in the list of processes. A remote in the \
-         configuration with 'link' or 'link-file' avoids that.",
-    );
+    let mut again = Command::new("/proc/self/exe");
+    again.arg0(program).args(arguments).env(env::LINK, text);
+    Some(again.exec())
 }

@@ -49,16 +49,8 @@ pub(super) async fn open(
         }
         tracing::warn!("the saved session cannot be read");
     }
-    let foreign = plan
-        .account()
-        .and_then(|account| account.session.as_ref())
-        .and_then(taken_over);
-    let session = match foreign {
-        Some(session) => {
-            tracing::info!("taking over the session of rclone");
-            api.install(session.clone());
-            session
-        }
+    let session = match foreign(plan, api).await {
+        Some(session) => session,
         None => log_in(plan, herald, (store, api), origin).await?,
     };
     store
@@ -69,6 +61,29 @@ pub(super) async fn open(
     store
         .save_session(&to_save(plan, &session))
         .map_err(|e| lost(&e))
+}
+
+/// The session that rclone has left, unless Mega has ended it: then only a login helps.
+async fn foreign(plan: &Plan, api: &Api) -> Option<Session> {
+    let account = plan.account()?;
+    let session = account.session.as_ref().and_then(taken_over)?;
+    api.install(session.clone());
+    match api.user_data().await {
+        Err(ApiError::SessionDead) => {
+            tracing::info!("the session of rclone has ended");
+            return None;
+        }
+        Err(error) => {
+            tracing::warn!(%error, "it is not known whether the session of rclone is valid")
+        }
+        Ok(_) => {}
+    }
+    tracing::info!("taking over the session of rclone");
+    // With the RSA key, which has just come.
+    Some(
+        api.session()
+            .map_or(session, |session| Session::clone(&session)),
+    )
 }
 
 /// Asks for the RSA key where no login has brought it: a session taken over from rclone. Only before
@@ -106,12 +121,15 @@ fn private_key(store: &Store, master_key: &MasterKey) -> Result<Option<RsaPrivat
 pub(super) fn allow_relogin(plan: &Arc<Plan>, store: &Arc<Store>, api: &Api) {
     let (asked, told, store) = (Arc::clone(plan), Arc::clone(plan), Arc::clone(store));
     let counted = Arc::clone(&store);
+    let before = Arc::new(Mutex::new(None));
+    let noted = Arc::clone(&before);
     let credentials = move || {
         let credentials = check_patience(&asked, &counted).and_then(|()| unattended(&asked));
         match credentials {
             Ok(Some(credentials)) => {
-                if let Err(error) = Attempts::begin(&counted) {
-                    tracing::warn!(%error, "the login is not counted");
+                match Attempts::begin(&counted) {
+                    Ok(before) => *lock(&noted) = Some(before),
+                    Err(error) => tracing::warn!(%error, "the login is not counted"),
                 }
                 Some(credentials)
             }
@@ -122,15 +140,27 @@ pub(super) fn allow_relogin(plan: &Arc<Plan>, store: &Arc<Store>, api: &Api) {
             }
         }
     };
-    let save = move |session: &Session| {
-        if let Err(error) = Attempts::forget(&store) {
+    let ended = move |outcome: Result<&Session, &ApiError>| {
+        let before = lock(&before).take();
+        let counted = match (outcome, before) {
+            (Ok(_), _) => Attempts::forget(&store),
+            (Err(error), Some(before)) if !is_refusal(error) => before.take_back(&store),
+            (Err(_), _) => Ok(()),
+        };
+        if let Err(error) = counted {
             tracing::warn!(%error, "earlier logins still count as refused");
         }
-        if let Err(error) = store.save_session(&to_save(&told, session)) {
+        if let Ok(session) = outcome
+            && let Err(error) = store.save_session(&to_save(&told, session))
+        {
             tracing::error!(%error, "the new session is not saved");
         }
     };
-    api.set_relogin(Arc::new(credentials), Arc::new(save));
+    api.set_relogin(Arc::new(credentials), Arc::new(ended));
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A saved session of another account than the configured one is no session of ours.
@@ -198,7 +228,7 @@ async fn log_in(
             Ok(code) => Ok(code.expose().to_owned()),
             Err(failure) => {
                 let text = failure.to_string();
-                *why.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+                *lock(&why) = Some(failure);
                 Err(text)
             }
         };
@@ -207,7 +237,7 @@ async fn log_in(
             password,
             totp: Some(Arc::new(totp)),
         };
-        Attempts::begin(store).map_err(|e| lost(&e))?;
+        let before = Attempts::begin(store).map_err(|e| lost(&e))?;
         let error = match Box::pin(api.login(&credentials)).await {
             Ok(session) => {
                 Attempts::forget(store).map_err(|e| lost(&e))?;
@@ -216,13 +246,13 @@ async fn log_in(
             Err(error) => error,
         };
         if !is_refusal(&error) {
-            Attempts::take_back(store).map_err(|e| lost(&e))?;
+            before.take_back(store).map_err(|e| lost(&e))?;
         }
         if matches!(error, ApiError::WrongPassword) && is_typed && attempt < TYPING_ATTEMPTS {
             herald.note("the e-mail address or the password is wrong, please try again.");
             continue;
         }
-        let failure = reason.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let failure = lock(&reason).take();
         return Err(match (&error, failure) {
             (ApiError::TwoFactorSource(_), Some(failure)) => failure,
             _ => match translate::api(plan, origin, &error) {

@@ -169,6 +169,36 @@ fn passwords_come_from_rclone_too() {
 }
 
 #[test]
+fn a_dead_session_of_rclone_is_no_way_in() {
+    let server = server(account());
+    // 16 bytes, the handle in the clear, 16 bytes.
+    let session = mega_proto::b64::encode(&[&[7; 16][..], b"ABCDEFGHIJA", &[9; 16]].concat());
+    let obscured = mega_crypto::obscure("secret").unwrap();
+    let url = server.url();
+    for first in ["login", "ls"] {
+        let home = Home::new();
+        home.write(
+            ".config/rclone/rclone.conf",
+            &format!(
+                "[old]\ntype = mega\nuser = {USER}\npass = {obscured}\n2fa = 123456\n\
+                 session_id = {session}\nmaster_key = AAECAwQFBgcICQoLDA0ODw==\n"
+            ),
+        );
+        let run = |command: &str| {
+            let mut program = home.command();
+            program.args([command, "old:", "--api-url", &url]);
+            let output = program.output().unwrap();
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(0), "{command}: {errors}");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        run(first);
+        assert!(run("whoami").contains("Session: valid"));
+    }
+    assert_eq!(server.counters().logins, 2);
+}
+
+#[test]
 fn no_network_is_said_and_named() {
     if !has_fuse() {
         return;

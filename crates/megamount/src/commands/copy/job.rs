@@ -48,6 +48,21 @@ impl End {
         }
     }
 
+    /// Whether it is the same place under the same name.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Local(one), Self::Local(other)) => one == other,
+            (
+                Self::Remote { account, path },
+                Self::Remote {
+                    account: other_account,
+                    path: other_path,
+                },
+            ) => Arc::ptr_eq(account, other_account) && path == other_path,
+            _ => false,
+        }
+    }
+
     /// As a local path.
     pub(super) fn local(&self) -> Option<&Path> {
         match self {

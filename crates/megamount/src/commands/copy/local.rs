@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use mega_crypto::{Fingerprint, FingerprintBuilder};
 use mega_vfs::{PARTIAL_PREFIX, PARTIAL_SUFFIX};
 use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_OMIT, flock, utimensat,
+    AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_OMIT, flock, rename, utimensat,
 };
 
 use super::job::Known;
@@ -78,12 +78,31 @@ pub(super) fn checksum(path: &Path, size: u64) -> io::Result<[u8; 16]> {
     Ok(builder.finish(0).crc)
 }
 
-/// Whether a file has the checksum that is kept with a node; true where none is kept.
-pub(super) fn matches(path: &Path, size: u64, fingerprint: Option<&str>) -> io::Result<bool> {
-    let Some(kept) = fingerprint.and_then(Fingerprint::parse) else {
-        return Ok(true);
-    };
-    Ok(checksum(path, size)? == kept.crc)
+/// Whether a file has the checksum that is kept with a node; false where none is kept.
+pub(super) fn matches(path: &Path, known: &Known) -> io::Result<bool> {
+    match kept(known) {
+        Some(kept) => Ok(checksum(path, known.size)? == kept.crc),
+        None => Ok(false),
+    }
+}
+
+/// The checksum that tells whether what an earlier run has left is of the same content. There is none of a
+/// change that Mega does not have yet, whose node is that of other content.
+fn kept(known: &Known) -> Option<Fingerprint> {
+    if known.handle.is_none() || known.is_pending {
+        return None;
+    }
+    known.fingerprint.as_deref().and_then(Fingerprint::parse)
+}
+
+/// A name beside `target` for what is on its way there, made from what tells its content from others.
+fn beside(target: &Path, content: &[u8]) -> PathBuf {
+    let name = target.file_name().unwrap_or_default();
+    let mut id = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in [name.as_encoded_bytes(), content].concat() {
+        id = (id ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    target.with_file_name(format!("{PARTIAL_PREFIX}{id:016x}{PARTIAL_SUFFIX}"))
 }
 
 /// A file that is on its way.
@@ -100,14 +119,9 @@ pub(super) struct Partial {
 impl Partial {
     /// Opens the partial file for `target`, with what an earlier run has of the same content.
     pub(super) fn open(target: &Path, known: &Known) -> Result<Self, Failure> {
-        let name = target.file_name().unwrap_or_default();
-        let mut id = 0xcbf2_9ce4_8422_2325_u64;
         let handle = known.handle.as_deref().unwrap_or_default();
         let size = known.size.to_be_bytes();
-        for byte in [name.as_encoded_bytes(), handle.as_bytes(), &size].concat() {
-            id = (id ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        let path = target.with_file_name(format!("{PARTIAL_PREFIX}{id:016x}{PARTIAL_SUFFIX}"));
+        let path = beside(target, &[handle.as_bytes(), &size].concat());
         let fail = |error: io::Error| failed("write", target, &error);
         let file = OpenOptions::new()
             .read(true)
@@ -123,8 +137,8 @@ impl Partial {
             reason: "another command is copying it".to_owned(),
         })?;
         let length = file.metadata().map_err(fail)?.len();
-        // What Mega does not have yet has no name of its own: it may have been something else before.
-        let resumed = if known.handle.is_some() && length <= known.size {
+        // What cannot be proved to be of the same content is none of it.
+        let resumed = if kept(known).is_some() && length <= known.size {
             length
         } else {
             file.set_len(0).map_err(fail)?;
@@ -196,20 +210,9 @@ fn set_time(file: &File, (seconds, nanos): Moment) -> io::Result<()> {
     }
 }
 
-/// Makes a symbolic link, in place of a link or file of that name.
+/// Makes a symbolic link, in place of a link or file of that name, which stays until then.
 pub(super) fn make_link(path: &Path, target: &str, mtime: Moment) -> Result<(), Failure> {
     let fail = |error: io::Error| failed("write", path, &error);
-    let is_there = match std::fs::read_link(path) {
-        Ok(present) if present == Path::new(target) => true,
-        Ok(_) => {
-            std::fs::remove_file(path).map_err(fail)?;
-            false
-        }
-        Err(_) => false,
-    };
-    if !is_there {
-        std::os::unix::fs::symlink(target, path).map_err(fail)?;
-    }
     let unchanged = Timespec {
         tv_sec: 0,
         tv_nsec: UTIME_OMIT,
@@ -222,10 +225,49 @@ pub(super) fn make_link(path: &Path, target: &str, mtime: Moment) -> Result<(), 
         last_access: unchanged,
         last_modification: modified,
     };
-    utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| fail(errno.into()))
+    let partial = beside(path, target.as_bytes());
+    match std::fs::remove_file(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+        _ => {}
+    }
+    let placed = std::os::unix::fs::symlink(target, &partial)
+        .and_then(|()| {
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            utimensat(CWD, &partial, &times, flags).map_err(io::Error::from)
+        })
+        // A link has no content that could be half of it: nothing has to be on the disk first.
+        .and_then(|()| rename(&partial, path).map_err(io::Error::from));
+    placed.map_err(|error| {
+        let _ = std::fs::remove_file(&partial);
+        fail(error)
+    })
 }
 
 /// Writes a line to standard error, for what was passed over.
 pub(super) fn note(text: &str) {
     let _ = writeln!(crate::display::Terminal, "megamount: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_cannot_be_made_replaces_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l");
+        std::os::unix::fs::symlink("old", &path).unwrap();
+        let too_long = "x".repeat(5000);
+        assert!(make_link(&path, &too_long, (5, 0)).is_err());
+        assert_eq!(path.read_link().unwrap(), Path::new("old"));
+        make_link(&path, "new", (5, 7)).unwrap();
+        assert_eq!(path.read_link().unwrap(), Path::new("new"));
+        let meta = path.symlink_metadata().unwrap();
+        assert_eq!((meta.mtime(), meta.mtime_nsec()), (5, 7));
+        assert_eq!(dir.path().read_dir().unwrap().count(), 1);
+        // Not in place of a folder.
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        assert!(make_link(&dir.path().join("d"), "new", (5, 7)).is_err());
+        assert_eq!(dir.path().read_dir().unwrap().count(), 2);
+    }
 }

@@ -1,6 +1,6 @@
 //! What there is on both sides, and what differs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -48,8 +48,10 @@ pub(super) struct Plan<'a> {
     pub(super) failed: usize,
     /// The exit code of the first of them.
     pub(super) code: Option<u8>,
-    /// Folders of the target that were looked at already.
-    seen: HashSet<String>,
+    /// Folders of the target that were looked at already, and whether something can be put into them.
+    seen: HashMap<String, bool>,
+    /// What gets which name in the target.
+    taken: HashMap<String, End>,
     /// What the target has, by folder.
     present: HashMap<String, HashMap<String, Known>>,
 }
@@ -66,7 +68,8 @@ impl<'a> Plan<'a> {
             same: 0,
             failed: 0,
             code: None,
-            seen: HashSet::new(),
+            seen: HashMap::new(),
+            taken: HashMap::new(),
             present: HashMap::new(),
         }
     }
@@ -146,8 +149,9 @@ impl<'a> Plan<'a> {
                         folders.push(inner);
                     }
                     Ok(Some(known)) => {
-                        self.make_folder(&folder)?;
-                        self.add_file(End::Local(path), &inner, known)?;
+                        if self.make_folder(&folder)? {
+                            self.add_file(End::Local(path), &inner, known)?;
+                        }
                     }
                     Ok(None) => local::note(&format!(
                         "'{}' is neither file, folder nor link, and is passed over.",
@@ -182,8 +186,9 @@ impl<'a> Plan<'a> {
                 )));
                 continue;
             }
-            self.make_folder(&folder)?;
-            self.add_file(from.below(&inner), &inner, known_of(item))?;
+            if self.make_folder(&folder)? {
+                self.add_file(from.below(&inner), &inner, known_of(item))?;
+            }
         }
         Ok(())
     }
@@ -227,14 +232,25 @@ impl<'a> Plan<'a> {
         Ok(self.present.entry(folder.to_owned()).or_default())
     }
 
-    /// A folder of the target, which is made if it is not there.
-    fn make_folder(&mut self, folder: &str) -> Result<(), Failure> {
-        if !self.seen.insert(folder.to_owned()) {
-            return Ok(());
+    /// A folder of the target, which is made if it is not there; false when something else is there, which was
+    /// told.
+    fn make_folder(&mut self, folder: &str) -> Result<bool, Failure> {
+        if let Some(is_usable) = self.seen.get(folder) {
+            return Ok(*is_usable);
         }
+        if let Some(file) = self.taken.get(folder) {
+            return Err(one_name(folder, file, None));
+        }
+        let is_usable = self.want_folder(folder)?;
+        self.seen.insert(folder.to_owned(), is_usable);
+        Ok(is_usable)
+    }
+
+    fn want_folder(&mut self, folder: &str) -> Result<bool, Failure> {
         let place = self.to.below(folder);
         let is_known = if folder.is_empty() {
             match &place {
+                // The one that was named may be a link.
                 End::Local(path) => path.is_dir(),
                 End::Remote { account, path } => match look(account, path, false) {
                     Ok(known) if known.kind == Kind::Folder => true,
@@ -250,23 +266,36 @@ impl<'a> Plan<'a> {
             }
         } else {
             let (above, name) = split(folder);
-            let present = self.present(above)?;
-            match present.get(name) {
-                Some(known) => known.kind == Kind::Folder,
+            if !self.make_folder(above)? {
+                return Ok(false);
+            }
+            match self.present(above)?.get(name).map(|known| known.kind) {
+                Some(Kind::Folder) => true,
                 None => false,
+                Some(kind) => {
+                    self.complain(&in_the_way(&place, kind));
+                    return Ok(false);
+                }
             }
         };
         if !is_known {
-            if !folder.is_empty() {
-                self.make_folder(split(folder).0)?;
-            }
             self.folders.push(place);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// A file, unless the target has the same.
     fn add_file(&mut self, from: End, inner: &str, known: Known) -> Result<(), Failure> {
+        if self.seen.contains_key(inner) {
+            return Err(one_name(inner, &from, None));
+        }
+        if let Some(other) = self.taken.get(inner) {
+            if other.is_same(&from) {
+                return Ok(());
+            }
+            return Err(one_name(inner, other, Some(&from)));
+        }
+        self.taken.insert(inner.to_owned(), from.clone());
         let (folder, name) = split(inner);
         let present = self.present(folder)?.get(name).cloned();
         let to = self.to.below(inner);
@@ -328,6 +357,36 @@ impl<'a> Plan<'a> {
                 let (ours, theirs) = (sum(from, known)?, sum(to, present)?);
                 Ok(ours.is_some() && ours == theirs)
             }
+        }
+    }
+}
+
+/// Two sources would get one name, and one of them would be lost; `other` is none for a folder.
+fn one_name(name: &str, one: &End, other: Option<&End>) -> Failure {
+    let other = other.map_or("a folder".to_owned(), |other| {
+        format!("'{}'", other.shown())
+    });
+    Failure::Usage(format!(
+        "'{name}' in the target would be both '{}' and {other}. Nothing was copied. Copy them to different \
+         folders.",
+        one.shown()
+    ))
+}
+
+/// Something that is no folder has the name of one.
+fn in_the_way(place: &End, kind: Kind) -> Failure {
+    let what = match kind {
+        Kind::Link => "a symbolic link, and nothing is copied through it",
+        _ => "a file, and there was to be a folder",
+    };
+    match place {
+        End::Local(path) => Failure::LocalFile {
+            what: "copy into",
+            path: path.clone(),
+            reason: format!("it is {what}"),
+        },
+        End::Remote { path, .. } => {
+            Failure::Other(format!("cannot copy into '{path}': it is {what}."))
         }
     }
 }

@@ -243,8 +243,7 @@ fn down(
             break;
         }
         // The beginning is from an earlier run, and perhaps from before a power cut.
-        let kept = known.fingerprint.as_deref();
-        if local::matches(partial.path(), known.size, kept)
+        if local::matches(partial.path(), known)
             .map_err(|error| local::failed("read", to, &error))?
         {
             break;

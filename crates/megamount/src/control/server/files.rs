@@ -13,12 +13,11 @@ use mega_api::{ApiError, ErrorClass};
 use mega_proto::ErrorCode;
 use mega_vfs::{Detail, Held, Timestamp, Vfs};
 use rustix::io::Errno;
-use tokio::io::BufReader;
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::send;
 use crate::control::files::{FileAsk, FileReply, Item, PAGE, joined, split};
-use crate::control::protocol::{Fault, Reply};
+use crate::control::protocol::{self, Fault, Reply};
 
 /// The two directions of a connection.
 pub(super) struct Talk<'a> {
@@ -84,7 +83,7 @@ pub(super) async fn answer(talk: &mut Talk<'_>, ask: FileAsk) -> io::Result<()> 
     };
     match answered {
         Ok(reply) => talk.say(reply).await,
-        Err(refusal) => send(talk.writer, &refusal.into()).await,
+        Err(refusal) => talk.send(&refusal.into()).await,
     }
 }
 
@@ -109,7 +108,13 @@ impl From<Refusal> for Reply {
 impl Talk<'_> {
     async fn say(&mut self, reply: FileReply) -> io::Result<()> {
         let reply = Box::new(reply);
-        send(self.writer, &Reply::Files { reply }).await
+        self.send(&Reply::Files { reply }).await
+    }
+
+    /// However long the client takes to take it: what shows something to people is often paused. It is left when
+    /// it goes away, or when we end.
+    async fn send(&mut self, reply: &Reply) -> io::Result<()> {
+        self.writer.write_all(&protocol::line(reply)).await
     }
 
     /// Runs what takes the locks of the file system on a thread that may wait for them.

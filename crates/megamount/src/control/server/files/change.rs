@@ -121,6 +121,7 @@ pub(super) async fn rename(talk: &mut Talk<'_>, from: &str, to: &str) -> Answere
     let ((parent, name), (new_parent, new_name)) = (place, target);
     let (old, new) = (OsStr::new(name), OsStr::new(new_name));
     let mode = RenameMode::Replace;
+    let replaced = talk.vfs.replaced_at(new_parent.ino(), new_name);
     let renamed = talk
         .vfs
         .rename(parent.ino(), old, new_parent.ino(), new, mode)
@@ -130,7 +131,7 @@ pub(super) async fn rename(talk: &mut Talk<'_>, from: &str, to: &str) -> Answere
     }
     talk.vfs.tell(parent.ino(), name, None);
     talk.vfs.tell(new_parent.ino(), new_name, Some(held.ino()));
-    settle::inodes(talk, to, vec![held.ino()]).await
+    settle::placed(talk, to, held.ino(), replaced).await
 }
 
 /// What stands under a name, if anything does.

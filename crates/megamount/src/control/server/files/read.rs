@@ -70,7 +70,6 @@ async fn pieces(
     Ok(Ok(()))
 }
 
-/// However long the client takes to take it: what shows a file to people is often paused.
 async fn piece(talk: &mut Talk<'_>, bytes: &[u8]) -> io::Result<()> {
     let length = bytes.len();
     let reply = Box::new(FileReply::Bytes { length });

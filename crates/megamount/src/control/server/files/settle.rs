@@ -3,7 +3,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use mega_vfs::{SessionState, Standing};
+use mega_proto::NodeHandle;
+use mega_vfs::{Pushed, SessionState, Standing, Vfs};
 
 use super::{Answered, Refusal, Talk};
 use crate::control::files::FileReply;
@@ -21,6 +22,24 @@ const BELIEVE_FULL: Duration = Duration::from_secs(3);
 struct Place {
     left: usize,
     sent: u64,
+    others: Option<Pushed>,
+}
+
+/// Something that is waited for.
+enum Awaited {
+    /// The change of an inode, which the caller holds.
+    Inode(u64),
+    /// The end of a node whose name something else has got.
+    Replaced(NodeHandle),
+}
+
+impl Awaited {
+    fn standing(&self, vfs: &Vfs) -> Standing {
+        match self {
+            Self::Inode(ino) => vfs.standing(*ino),
+            Self::Replaced(handle) => vfs.standing_of_replaced(*handle),
+        }
+    }
 }
 
 /// Waits for what is at these paths.
@@ -38,10 +57,30 @@ pub(super) async fn paths(talk: &mut Talk<'_>, paths: &[String]) -> Answered {
 }
 
 /// Waits for these inodes; `path` is for messages. The caller holds them.
-pub(super) async fn inodes(talk: &mut Talk<'_>, path: &str, mut left: Vec<u64>) -> Answered {
-    for ino in &left {
+pub(super) async fn inodes(talk: &mut Talk<'_>, path: &str, inodes: Vec<u64>) -> Answered {
+    for ino in &inodes {
         talk.vfs.hasten(*ino);
     }
+    until(talk, path, inodes.into_iter().map(Awaited::Inode).collect()).await
+}
+
+/// Waits for an inode that got its name, and until the node that had the name before has gone.
+pub(super) async fn placed(
+    talk: &mut Talk<'_>,
+    path: &str,
+    ino: u64,
+    replaced: Option<NodeHandle>,
+) -> Answered {
+    talk.vfs.hasten(ino);
+    if let Some(handle) = replaced {
+        talk.vfs.hasten_replaced(handle);
+    }
+    let replaced = replaced.map(Awaited::Replaced);
+    let all = [Awaited::Inode(ino)].into_iter().chain(replaced).collect();
+    until(talk, path, all).await
+}
+
+async fn until(talk: &mut Talk<'_>, path: &str, mut left: Vec<Awaited>) -> Answered {
     let mut since = Instant::now();
     let mut told = Instant::now();
     let mut last = None;
@@ -50,7 +89,8 @@ pub(super) async fn inodes(talk: &mut Talk<'_>, path: &str, mut left: Vec<u64>) 
         let mut sent = 0;
         let mut is_full = false;
         let mut refused = None;
-        left.retain(|ino| match talk.vfs.standing(*ino) {
+        let mut is_waiting = false;
+        left.retain(|awaited| match awaited.standing(talk.vfs) {
             Standing::Done => false,
             Standing::Refused(reason) => {
                 refused = Some(reason);
@@ -64,7 +104,11 @@ pub(super) async fn inodes(talk: &mut Talk<'_>, path: &str, mut left: Vec<u64>) 
                 is_full = true;
                 true
             }
-            Standing::Waiting | Standing::Sending => true,
+            Standing::Waiting => {
+                is_waiting = true;
+                true
+            }
+            Standing::Sending | Standing::PutOff => true,
         });
         if left.is_empty() {
             return Ok(Ok(FileReply::Done));
@@ -91,6 +135,8 @@ pub(super) async fn inodes(talk: &mut Talk<'_>, path: &str, mut left: Vec<u64>) 
         let now = Place {
             left: left.len(),
             sent,
+            // What waits for its turn gets it when others have moved.
+            others: is_waiting.then(|| talk.vfs.pushed()),
         };
         if last.as_ref() != Some(&now) {
             since = Instant::now();

@@ -72,7 +72,7 @@ pub(super) async fn write(talk: &mut Talk<'_>, path: &str, meta: Meta) -> Answer
 
 /// Answers before the client has sent everything: it notices by the end of the connection.
 async fn refuse(talk: &mut Talk<'_>, refusal: Refusal) -> Answered {
-    super::send(talk.writer, &refusal.into()).await?;
+    talk.send(&refusal.into()).await?;
     Err(io::ErrorKind::ConnectionAborted.into())
 }
 
@@ -149,7 +149,7 @@ async fn fill(talk: &Talk<'_>, source: &Held, fh_in: u64, partial: &Partial<'_>)
     Ok(())
 }
 
-/// Makes a symbolic link.
+/// Makes a symbolic link, in place of a file or link of that name, which stays until then.
 pub(super) async fn link(
     talk: &mut Talk<'_>,
     path: &str,
@@ -160,31 +160,53 @@ pub(super) async fn link(
         Ok(place) => place,
         Err(refusal) => return Ok(Err(refusal)),
     };
+    let own_name = match own_name() {
+        Ok(own_name) => own_name,
+        Err(errno) => return Ok(Err(talk.change_refusal(path, errno))),
+    };
+    let partial = OsStr::new(&own_name);
+    let replaced = talk.vfs.replaced_at(parent.ino(), name);
     let made = async {
-        match change::present(talk, &parent, name).await? {
-            Some(old) if old.is_folder() => return Err(Errno::ISDIR),
-            Some(_) => talk.vfs.unlink(parent.ino(), OsStr::new(name)).await?,
-            None => {}
+        if change::present(talk, &parent, name)
+            .await?
+            .is_some_and(|old| old.is_folder())
+        {
+            return Err(Errno::ISDIR);
         }
-        let entry = talk
-            .vfs
-            .symlink(parent.ino(), OsStr::new(name), OsStr::new(target))
-            .await?;
+        let target = OsStr::new(target);
+        let entry = talk.vfs.symlink(parent.ino(), partial, target).await?;
         let link = Held::adopt(talk.vfs, entry.attr);
-        let times = SetAttr {
-            mtime: Some(mtime),
-            ..SetAttr::default()
+        let placed = async {
+            let times = SetAttr {
+                mtime: Some(mtime),
+                ..SetAttr::default()
+            };
+            talk.vfs.setattr(link.ino(), times).await?;
+            let (parent, to) = (parent.ino(), OsStr::new(name));
+            let mode = RenameMode::Replace;
+            talk.vfs.rename(parent, partial, parent, to, mode).await
         };
-        talk.vfs.setattr(link.ino(), times).await?;
+        if let Err(errno) = placed.await {
+            let _ = talk.vfs.unlink(parent.ino(), partial).await;
+            return Err(errno);
+        }
         Ok(link)
     };
     match made.await {
         Ok(link) => {
-            talk.vfs.tell(parent.ino(), name, None);
-            settle::inodes(talk, path, vec![link.ino()]).await
+            talk.vfs.tell(parent.ino(), name, Some(link.ino()));
+            settle::placed(talk, path, link.ino(), replaced).await
         }
         Err(errno) => Ok(Err(talk.change_refusal(path, errno))),
     }
+}
+
+/// A name for what is not complete.
+fn own_name() -> Result<String, Errno> {
+    let mut id = [0; 8];
+    getrandom::fill(&mut id).map_err(|_| Errno::IO)?;
+    let id = u64::from_be_bytes(id);
+    Ok(format!("{PARTIAL_PREFIX}{id:016x}{PARTIAL_SUFFIX}"))
 }
 
 /// An empty file beside where it is to be.
@@ -200,10 +222,7 @@ async fn begin<'p>(
         Ok(_) => {}
         Err(errno) => return Err(refused(errno)),
     }
-    let mut id = [0; 8];
-    getrandom::fill(&mut id).map_err(|_| refused(Errno::IO))?;
-    let id = u64::from_be_bytes(id);
-    let own_name = format!("{PARTIAL_PREFIX}{id:016x}{PARTIAL_SUFFIX}");
+    let own_name = own_name().map_err(refused)?;
     let open = OpenMode {
         write: true,
         exclusive: true,
@@ -255,6 +274,7 @@ async fn finish(
         let mode = RenameMode::Replace;
         talk.vfs.rename(parent, from, parent, to, mode).await
     };
+    let replaced = talk.vfs.replaced_at(partial.parent.ino(), partial.name);
     if let Err(errno) = named.await {
         abandon(talk, &partial).await;
         return Ok(Err(talk.change_refusal(path, errno)));
@@ -263,7 +283,7 @@ async fn finish(
     if let Err(errno) = talk.vfs.release(ino, partial.fh).await {
         return Ok(Err(talk.change_refusal(path, errno)));
     }
-    settle::inodes(talk, path, vec![ino]).await
+    settle::placed(talk, path, ino, replaced).await
 }
 
 /// Writes the pieces as they come.
