@@ -88,7 +88,11 @@ impl State {
         let now = self.node_row(handle)?;
         let fate = match &now {
             None => Fate::Gone,
-            Some(now) => self.fate_of(now)?,
+            Some(now) => match self.fate_of(now)? {
+                // Perhaps we are just taking it out of the bin.
+                Fate::Gone => self.fate(handle)?,
+                fate => fate,
+            },
         };
         if fate == Fate::Present {
             return Ok(());

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use mega_emulator::{Fixture, pattern};
+use mega_emulator::{FaultAction, FaultRule, Fixture, pattern};
 use mega_vfs::{OpenMode, RenameMode, SetAttr, Timestamp, Versions, VfsConfig, WriteAt};
 use rustix::io::Errno;
 
@@ -248,6 +248,39 @@ async fn a_file_that_comes_back_from_the_bin_is_another_than_its_open_handles_ha
         b"written after it came back"
     );
     assert_eq!(world.remote("/doc"), b"written after it came back");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_while_it_comes_back_from_the_bin_is_pushed() {
+    let world = World::with(eager(), |emulator| {
+        let list = [Fixture::file("/doc", "content", 1)];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    world.unlink("doc").await.unwrap();
+    world
+        .until("it is in the bin", async |world| {
+            world.names(".mega/trash").await == ["doc"]
+        })
+        .await;
+    world.settled().await;
+    let wait = FaultAction::Slow { ms: 300 };
+    world.emulator.faults().add(FaultRule::once("cmd:m", wait));
+    world
+        .rename(".mega/trash/doc", "doc", RenameMode::Replace)
+        .await
+        .unwrap();
+    let moves = world.emulator.counters().commands("m");
+    world
+        .until("it is on its way", async |world| {
+            world.vfs.status().in_flight > 0 || world.emulator.counters().commands("m") > moves
+        })
+        .await;
+    world.write("doc", b"written meanwhile").await;
+    world.settled().await;
+    assert_eq!(world.read("doc").await.unwrap(), b"written meanwhile");
+    assert_eq!(world.remote("/doc"), b"written meanwhile");
     world.finish().await;
 }
 
