@@ -6,7 +6,7 @@
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
-use mega_emulator::{FaultAction, FaultRule, Fixture, FixtureContent, pattern};
+use mega_emulator::{AccountSpec, FaultAction, FaultRule, Fixture, FixtureContent, pattern};
 use megamount_tests::{World, wait_until};
 
 /// 1 May 2024, 12:00 UTC.
@@ -320,4 +320,39 @@ fn a_command_serves_others_to_their_end() {
     assert_eq!(taken(listing).split(|byte| *byte == b'\n').count(), 5001);
     assert_eq!(first.wait().unwrap().code(), Some(0));
     assert_eq!(world.emulator.counters().logins, 1);
+}
+
+#[test]
+fn two_commands_that_go_through_each_other_end() {
+    let world = World::with(&[Fixture::pattern("/a", 2_000_000, 1)]);
+    world.expect_logins(2);
+    let user = "other@example.com";
+    world.emulator.add_account(AccountSpec::new(user, "other"));
+    let files = [Fixture::pattern("/b", 2_000_000, 2)];
+    world.emulator.populate(user, &files).unwrap();
+    std::fs::write(world.path("other"), "other").unwrap();
+    let text = std::fs::read_to_string(world.config()).unwrap();
+    world.configure(&format!(
+        "{text}[remote.other]\nuser = \"{user}\"\npass-file = \"{}\"\n",
+        world.path("other").display()
+    ));
+    done(&world, &["ls", "remote:"]);
+    done(&world, &["ls", "other:"]);
+    // Each opens its target first, and finds the other one at the source.
+    let slow = FaultRule::new("wsc", FaultAction::Slow { ms: 500 });
+    world.emulator.faults().add(slow);
+    let mut both = [
+        paused(&world, &["copy", "other:b", "remote:from"]),
+        paused(&world, &["copy", "remote:a", "other:from"]),
+    ];
+    wait_until("both have ended", || {
+        both.iter_mut()
+            .all(|child| child.try_wait().unwrap().is_some())
+    });
+    for child in both {
+        taken(child);
+    }
+    assert!(world.content("/from/b").unwrap() == pattern(2, 0, 2_000_000));
+    let copied = world.emulator.find(user, "/from/a").unwrap();
+    assert!(world.emulator.content(&copied.handle).unwrap() == pattern(1, 0, 2_000_000));
 }

@@ -62,6 +62,13 @@ struct Accounts<'a> {
     open: Vec<(String, Arc<Account>)>,
 }
 
+impl Drop for Accounts<'_> {
+    fn drop(&mut self) {
+        // Those that others serve first: what we serve may be waited for by the very command that waits for us.
+        self.open.retain(|(_, account)| account.is_served_here());
+    }
+}
+
 impl Accounts<'_> {
     fn end(&mut self, place: &Place) -> Result<End, Failure> {
         let spec = match place {

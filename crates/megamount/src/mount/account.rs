@@ -157,6 +157,11 @@ impl Account {
         self.uploads
     }
 
+    /// Whether this command serves it, and waits for those it serves when this is dropped.
+    pub(crate) fn is_served_here(&self) -> bool {
+        matches!(self.door, Door::Here(_))
+    }
+
     /// Whether it is a public link, where nothing can be changed.
     pub(crate) fn is_link(&self) -> bool {
         self.is_link
