@@ -27,6 +27,8 @@ pub(crate) const SUFFIX: &str = "~suffix";
 pub(crate) const ASIDE: &str = "~aside";
 /// Member that is never sent: what is removed is to be deleted and not thrown into the bin.
 pub(crate) const FOREVER: &str = "~forever";
+/// Member that is never sent: we have thrown away the folder that it is in, and it with it.
+pub(crate) const BINNED: &str = "~binned";
 /// Member that is never sent: what opens the base of the content, whose node is gone (module
 /// `lost_base`).
 pub(crate) const BASE: &str = "~base";

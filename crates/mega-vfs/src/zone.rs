@@ -6,11 +6,12 @@
 //! walking up in the view; directories are remembered until a folder moves.
 
 use mega_proto::{NodeHandle, UserHandle};
-use mega_store::{ShareKind, ShareRow, Subject};
+use mega_store::{ChangeRow, ShareKind, ShareRow, Subject};
+use mega_tree::node::Shape;
 use rustix::io::Errno;
 use serde_json::Value;
 
-use crate::changes::FOREVER;
+use crate::changes::{BINNED, FOREVER, clear_attribute, set_attribute};
 use crate::state::{Found, State};
 use crate::types::{OpResult, RenameMode};
 
@@ -241,6 +242,39 @@ impl State {
         }
     }
 
+    /// The changes below a folder that goes into the bin or comes out of it, marked accordingly: what is
+    /// thrown away before Mega has it is there when it does, and does not bring its folder back.
+    pub(crate) fn changes_below(
+        &mut self,
+        from: Subject,
+        moved: &Found,
+        to: Subject,
+    ) -> OpResult<Vec<ChangeRow>> {
+        if moved.facts.shape != Shape::Directory {
+            return Ok(Vec::new());
+        }
+        let moved = moved.subject;
+        let is_binned = match (self.zone(from)?, self.zone(to)?) {
+            (Zone::Own, Zone::Bin) => true,
+            (Zone::Bin, Zone::Own) => false,
+            _ => return Ok(Vec::new()),
+        };
+        let mut below = Vec::new();
+        for row in self.changes.iter() {
+            if row.subject == moved || !self.is_within(row.subject, moved)? {
+                continue;
+            }
+            let mut row = row.clone();
+            if is_binned {
+                set_attribute(&mut row, BINNED, Value::Bool(true));
+            } else {
+                clear_attribute(&mut row, BINNED);
+            }
+            below.push(row);
+        }
+        Ok(below)
+    }
+
     fn check_rename_in_share(
         &self,
         access: Access,
@@ -304,8 +338,17 @@ fn check(zone: Zone, need: Need) -> OpResult<()> {
 }
 
 /// Whether a row asks for its node to be deleted and not to be thrown into the bin.
-pub(crate) fn is_forever(row: &mega_store::ChangeRow) -> bool {
-    let wish = row.attributes.as_ref().and_then(|map| map.get(FOREVER));
+pub(crate) fn is_forever(row: &ChangeRow) -> bool {
+    is_marked(row, FOREVER)
+}
+
+/// Whether we have thrown away the folder that a row is in: it belongs into the bin with it.
+pub(crate) fn is_binned(row: &ChangeRow) -> bool {
+    is_marked(row, BINNED)
+}
+
+fn is_marked(row: &ChangeRow, mark: &str) -> bool {
+    let wish = row.attributes.as_ref().and_then(|map| map.get(mark));
     wish == Some(&Value::Bool(true))
 }
 

@@ -164,6 +164,7 @@ impl Vfs {
         };
         let target = state.target(to, new_name, &moved, unlinked)?;
         let mut row = state.place(&moved, target)?;
+        let below = state.changes_below(from, &moved, to)?;
         // What a local row itself was to replace is still to be replaced.
         let inherited = unlinked
             .and_then(|other| state.changes.get(other.subject))
@@ -177,13 +178,14 @@ impl Vfs {
                 // Both in one transaction: a crash leaves the old state or the new one.
                 let removal = state.removal_of(other, is_for_good)?;
                 let dropped = removal.dropped_subject();
-                let rows = removal.row.iter().cloned().chain([row]).collect();
+                let rows = removal.row.iter().cloned().chain([row]);
+                let rows = rows.chain(below).collect();
                 state.commit(rows, dropped.as_slice())?;
                 self.shared
                     .finish_removal(&mut state, to, other.subject, removal)
             }
             None => {
-                state.commit(vec![row], &[])?;
+                state.commit([row].into_iter().chain(below).collect(), &[])?;
                 None
             }
         };

@@ -4,7 +4,7 @@ use mega_store::{ChangeRow, ChangeState, NodeRow, Subject};
 use serde_json::Value;
 
 use super::journal::PutNote;
-use crate::changes::{BASE, MTIME, SUFFIX, clear_attribute, is_settled};
+use crate::changes::{BASE, BINNED, MTIME, SUFFIX, clear_attribute, is_settled};
 use crate::types::now_ms;
 
 /// What `now` still asks for after everything `sent` asked for was done.
@@ -55,12 +55,12 @@ pub(super) fn remaining(now: &ChangeRow, note: &PutNote, node: &NodeRow) -> Opti
 }
 
 /// Strikes the attributes that were sent. The time stays while there is content to upload: it goes
-/// into the new node with the content, whatever the present node says.
+/// into the new node with the content, whatever the present node says. So does where the content belongs.
 pub(super) fn strike(rest: &mut ChangeRow, sent: Option<&serde_json::Map<String, Value>>) {
     let has_content = rest.content.is_some();
     if let (Some(wanted), Some(sent)) = (&mut rest.attributes, sent) {
-        wanted
-            .retain(|name, value| sent.get(name) != Some(value) || (has_content && name == MTIME));
+        let stays = |name: &str| has_content && matches!(name, MTIME | BINNED);
+        wanted.retain(|name, value| sent.get(name) != Some(value) || stays(name));
     }
     if rest
         .attributes

@@ -12,12 +12,12 @@ use serde_json::{Map, Value};
 
 use crate::aside::is_set_aside;
 use crate::calendar::date;
-use crate::changes::{SUFFIX, clear_attribute, row_suffix};
+use crate::changes::{BINNED, SUFFIX, clear_attribute, row_suffix};
 use crate::errno::store_errno;
 use crate::push::Put;
 use crate::state::State;
 use crate::types::{OpResult, Timestamp, now_ms};
-use crate::zone::is_forever;
+use crate::zone::{is_binned, is_forever};
 
 impl State {
     /// Local changes whose node was deleted, thrown into the bin or overwritten by somebody else.
@@ -104,6 +104,7 @@ impl State {
             .changes
             .iter()
             .filter(|row| !row.removed && matches!(row.subject, Subject::Node(_)))
+            .filter(|row| !is_binned(row))
             .cloned()
             .collect();
         for row in rows {
@@ -131,14 +132,17 @@ impl State {
         Ok(())
     }
 
-    /// What was made here in a folder that somebody else removed brings the folder back.
+    /// What was made here in a folder that somebody else removed brings the folder back. What we have thrown
+    /// away with its folder does so only when there is no such folder any more, not even in the bin.
     fn recreate_folders(&mut self, delta: &Delta) -> OpResult<()> {
         let mut gone = Vec::new();
         for parent in self.changes.parents() {
             let Subject::Node(handle) = parent else {
                 continue;
             };
-            let holds = self.changes.placed_in(parent).any(|row| !row.removed);
+            let is_there = || matches!(self.node_row(handle), Ok(Some(_)));
+            let mut placed = self.changes.placed_in(parent).filter(|row| !row.removed);
+            let holds = placed.any(|row| !is_binned(row) || !is_there());
             if holds && self.is_gone(handle)? && !self.changes.is_in_flight(parent) {
                 gone.push(handle);
             }
@@ -226,6 +230,9 @@ impl State {
         };
         let mut rows = vec![folder];
         rows.extend(self.retargeted(old, new));
+        for row in &mut rows {
+            clear_attribute(row, BINNED);
+        }
         self.commit(rows, &[])?;
         self.recreated.insert(handle, new);
         self.forget_dir(old);

@@ -533,3 +533,97 @@ async fn a_file_that_is_edited_on_its_way_out_of_the_bin_is_there_once() {
     assert_eq!(world.remote("/a"), b"edited");
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_thrown_away_before_it_was_uploaded_stays_in_the_bin() {
+    let world = World::with(names_first(), |emulator| {
+        let list = [Fixture::file("/d/old", "old", 1)];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    world.write("d/old", b"edited").await;
+    world.write("d/new", b"new").await;
+    world.mkdir("d/sub").await;
+    world.write("d/sub/deep", b"deep").await;
+    let replace = RenameMode::Replace;
+    world.rename("d", ".mega/trash/d", replace).await.unwrap();
+    world
+        .until("Mega has it in the bin", async |world| {
+            world.emulator.find(EMAIL, "/d").is_none()
+        })
+        .await;
+    something_else_happens(&world).await;
+    assert_eq!(world.names("").await, ["seen"]);
+    assert_eq!(world.names(".mega/trash/d").await, ["new", "old", "sub"]);
+    assert_eq!(world.read(".mega/trash/d/new").await.unwrap(), b"new");
+    let world = world.restart(eager()).await;
+    world.settled().await;
+    assert_eq!(world.paths(), ["/seen"]);
+    assert_eq!(world.trash().await, ["d"]);
+    for (path, content) in [("new", "new"), ("old", "edited"), ("sub/deep", "deep")] {
+        let path = format!(".mega/trash/d/{path}");
+        assert_eq!(world.read(&path).await.unwrap(), content.as_bytes());
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_back_out_of_the_bin_is_kept_like_anything_else() {
+    let world = World::with(names_first(), |emulator| {
+        emulator.populate(EMAIL, &[Fixture::folder("/d")]).unwrap();
+    })
+    .await;
+    world.write("d/new", b"new").await;
+    let replace = RenameMode::Replace;
+    world.rename("d", ".mega/trash/d", replace).await.unwrap();
+    world
+        .until("Mega has it in the bin", async |world| {
+            world.emulator.find(EMAIL, "/d").is_none()
+        })
+        .await;
+    world.rename(".mega/trash/d", "d", replace).await.unwrap();
+    world
+        .until("Mega has it back", async |world| {
+            world.emulator.find(EMAIL, "/d").is_some()
+        })
+        .await;
+    // Now somebody else throws it away, who does not know of the file.
+    let theirs = Fixture::Trash { path: "/d".into() };
+    world.emulator.populate(EMAIL, &[theirs]).unwrap();
+    something_else_happens(&world).await;
+    assert_eq!(world.names("").await, ["d", "seen"]);
+    let world = world.restart(eager()).await;
+    world.settled().await;
+    assert_eq!(world.paths(), ["/d", "/d/new", "/seen"]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_removed_while_its_files_are_uploaded_is_gone() {
+    for at in ["ul", "cmd:p"] {
+        let world = World::with(eager(), |emulator| {
+            let list = [Fixture::file("/d/old", "old", 1)];
+            emulator.populate(EMAIL, &list).unwrap();
+        })
+        .await;
+        let held = FaultRule::new(at, FaultAction::Held);
+        let rule = world.emulator.faults().add(held);
+        world.write("d/new", b"new").await;
+        world.write("d/old", b"edited").await;
+        world
+            .until("it is on its way", async |world| {
+                world.emulator.faults().fired(rule) > 0
+            })
+            .await;
+        world.unlink("d/new").await.unwrap();
+        world.unlink("d/old").await.unwrap();
+        world.rmdir("d").await.unwrap();
+        something_else_happens(&world).await;
+        world.emulator.faults().remove(rule);
+        world.settled().await;
+        something_else_happens(&world).await;
+        assert_eq!(world.names("").await, ["seen"], "{at}");
+        assert_eq!(world.paths(), ["/seen"], "{at}");
+        world.finish().await;
+    }
+}
