@@ -572,12 +572,20 @@ impl State {
                 Ok(())
             })
             .map_err(|error| store_errno(&error))?;
+        // Whether folders go to another place, or back to where Mega has them.
+        let was_away = |subject: &Subject| {
+            let row = self.changes.get(*subject);
+            row.is_some_and(|row| {
+                row.kind != NodeKind::File && (row.place.is_some() || row.removed)
+            })
+        };
         let moves = |row: &ChangeRow| {
             let is_new =
                 matches!(row.subject, Subject::Local(_)) && self.changes.get(row.subject).is_none();
-            row.kind != NodeKind::File && row.place.is_some() && !is_new
+            let is_away = row.kind != NodeKind::File && row.place.is_some() && !is_new;
+            is_away || was_away(&row.subject)
         };
-        if rows.iter().any(moves) {
+        if rows.iter().any(moves) || drop.iter().any(was_away) {
             self.forget_zones();
         }
         let is_name = |row: &ChangeRow| row.content.is_none() || row.removed;

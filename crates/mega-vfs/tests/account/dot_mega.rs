@@ -627,3 +627,27 @@ async fn a_folder_removed_while_its_files_are_uploaded_is_gone() {
         world.finish().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_discarded_restore_is_in_the_bin_again() {
+    let world = World::with(names_first(), |emulator| {
+        let list = [
+            Fixture::file("/d/a", "a", 1),
+            Fixture::Trash { path: "/d".into() },
+        ];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    let replace = RenameMode::Replace;
+    world.rename(".mega/trash/d", "d", replace).await.unwrap();
+    world.try_mkdir("d/x").await.unwrap();
+    world.rmdir("d/x").await.unwrap();
+    world.vfs.discard("d").unwrap();
+    assert_eq!(world.names("").await, Vec::<String>::new());
+    assert_eq!(
+        world.try_mkdir(".mega/trash/d/x").await,
+        Err(Errno::PERM),
+        "nothing is changed in the bin"
+    );
+    world.finish().await;
+}
