@@ -258,7 +258,7 @@ impl Shared {
             self.refresh_quota().await;
         }
         if keys {
-            self.fetch_share_keys().await;
+            self.keys_wanted.notify_one();
         }
         if !reply.more {
             self.current.send_modify(|count| *count += 1);

@@ -4,6 +4,8 @@
 //! later than its nodes makes them readable: loaded directories are built anew and the kernel is told.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use mega_api::ApiError;
 use mega_crypto::{AccountKeys, MasterKey, ShareKey, verify_share_handle_auth};
@@ -22,6 +24,9 @@ const PUBLIC_CURVE: &str = "+puCu255";
 const META_KEYS: &str = "vfs.share_keys";
 /// Keys that others left for us, by folder, wrapped with the master key; JSON.
 const META_PENDING: &str = "vfs.pending_share_keys";
+/// Pause after keys could not be fetched, and the longest after several failures in a row.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// Longer share keys are encrypted with our RSA key (protocol/03 section 5).
 const LONGEST_PLAIN: usize = 22;
 
@@ -140,23 +145,46 @@ fn own_key(share: &ShareRow, master: &MasterKey) -> Option<ShareKey> {
 }
 
 impl Shared {
-    /// Asks the server for the share keys that it keeps apart from the tree, and for what opens the others.
-    /// Nothing is acknowledged or written there: what our account's other clients need stays.
-    pub(crate) async fn fetch_share_keys(&self) {
-        match self.fetch_stored_keys().await {
-            Ok(()) => {
-                let told = self.reload_shares(&mut self.lock());
-                match told {
-                    Ok(told) => self.notify(told),
-                    Err(errno) => tracing::error!(%errno, "share keys could not be used"),
+    /// The task that gets share keys: whenever they are wanted, again and again until they are there.
+    pub(crate) async fn follow_share_keys(self: Arc<Self>) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.get_wanted_keys() => {}
+        }
+    }
+
+    async fn get_wanted_keys(&self) {
+        loop {
+            self.keys_wanted.notified().await;
+            let mut pause = FIRST_PAUSE;
+            while let Err(reason) = self.fetch_share_keys().await {
+                tracing::warn!(reason, "share keys could not be fetched");
+                self.monitor
+                    .failed(format!("keys of shared folders are not known: {reason}"));
+                tokio::select! {
+                    () = self.keys_wanted.notified() => {}
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
                 }
             }
-            Err(error) => {
-                tracing::warn!(%error, "share keys could not be fetched");
-                self.monitor
-                    .failed(format!("keys of shared folders are not known: {error}"));
-            }
         }
+    }
+
+    /// Asks the server for the share keys that it keeps apart from the tree, and for what opens the others.
+    /// Nothing is acknowledged or written there: what our account's other clients need stays. `Err` says why
+    /// they are not known.
+    async fn fetch_share_keys(&self) -> Result<(), String> {
+        let fetched = self.fetch_stored_keys().await;
+        fetched.map_err(|error| error.to_string())?;
+        let told = {
+            let mut state = self.lock();
+            let told = self.reload_shares(&mut state);
+            // What waits for a key may go now.
+            state.changes.unstall();
+            told
+        };
+        self.wake.notify_one();
+        self.notify(told.map_err(|errno| errno.to_string())?);
+        Ok(())
     }
 
     async fn fetch_stored_keys(&self) -> Result<(), ApiError> {

@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) gate: tokio::sync::Mutex<()>,
     /// Asks the event task to find out at once whether it is current.
     pub(crate) poll_now: Notify,
+    /// Asks for the share keys that the server keeps apart from the tree.
+    pub(crate) keys_wanted: Notify,
     /// Counts how often the event channel was found current.
     pub(crate) current: watch::Sender<u64>,
     pub(crate) is_channel_up: AtomicBool,

@@ -130,6 +130,7 @@ impl Vfs {
             wake: Notify::new(),
             gate: tokio::sync::Mutex::new(()),
             poll_now: Notify::new(),
+            keys_wanted: Notify::new(),
             current: watch::Sender::new(0),
             is_channel_up: AtomicBool::new(false),
             notices: Mutex::new(None),
@@ -145,14 +146,11 @@ impl Vfs {
         }
         let mut tasks = Vec::new();
         tasks.push(tokio::spawn(Arc::clone(&shared).follow_events()));
-        if shared.lock().lacks_share_keys {
-            let shared = Arc::clone(&shared);
-            tasks.push(tokio::spawn(async move {
-                tokio::select! {
-                    () = shared.stop.cancelled() => {}
-                    () = shared.fetch_share_keys() => {}
-                }
-            }));
+        if shared.api.link().is_none() {
+            if shared.lock().lacks_share_keys {
+                shared.keys_wanted.notify_one();
+            }
+            tasks.push(tokio::spawn(Arc::clone(&shared).follow_share_keys()));
         }
         if !shared.config.read_only {
             tasks.push(tokio::spawn(Arc::clone(&shared).push_changes()));

@@ -131,7 +131,14 @@ impl Shared {
         // Nothing of ours may be sent between the request and the swap.
         let guard = self.gate.lock().await;
         let replaced = load(&self.store, &self.api, &self.config.loading).await?;
-        let told = self.reload_shares(&mut self.lock());
+        let (told, lacks_keys) = {
+            let mut state = self.lock();
+            let told = self.reload_shares(&mut state);
+            (told, state.lacks_share_keys)
+        };
+        if lacks_keys {
+            self.keys_wanted.notify_one();
+        }
         self.notify(told.map_err(StartError::Local)?);
         self.adopt_known().map_err(StartError::Local)?;
         self.lock().own.forget_all();

@@ -47,6 +47,8 @@ impl Access {
 pub(crate) struct Incoming {
     pub(crate) sharer: Option<UserHandle>,
     pub(crate) access: Access,
+    /// Its key is known.
+    pub(crate) has_key: bool,
 }
 
 /// Where something is.
@@ -57,7 +59,12 @@ pub(crate) enum Zone {
     /// In the rubbish bin.
     Bin,
     /// In a folder of somebody else.
-    Share { root: NodeHandle, access: Access },
+    Share {
+        root: NodeHandle,
+        access: Access,
+        /// The key of a share above is known: what is put here can be read by those who see it.
+        has_key: bool,
+    },
     /// In nothing that we show, for example below a folder that was removed.
     Nowhere,
 }
@@ -86,7 +93,7 @@ impl State {
     }
 
     fn walk_up(&self, directory: Subject) -> OpResult<Zone> {
-        let mut share: Option<(NodeHandle, Access)> = None;
+        let mut share: Option<(NodeHandle, Access, bool)> = None;
         let mut at = directory;
         for _ in 0..DEEPEST {
             if at == self.root || at == Subject::Node(self.roots.cloud) {
@@ -98,8 +105,9 @@ impl State {
                 }
                 if let Some(found) = self.incoming.get(&handle) {
                     // Of a share in a share the more generous one counts, and the outer one is the border.
-                    let access = share.map_or(found.access, |(_, inner)| inner.max(found.access));
-                    share = Some((handle, access));
+                    let (_, access, has_key) = share.unwrap_or((handle, found.access, false));
+                    let access = access.max(found.access);
+                    share = Some((handle, access, has_key || found.has_key));
                 }
             }
             match self.parent(at)? {
@@ -107,10 +115,16 @@ impl State {
                 None => break,
             }
         }
-        Ok(share.map_or(Zone::Nowhere, |(root, access)| Zone::Share { root, access }))
+        Ok(
+            share.map_or(Zone::Nowhere, |(root, access, has_key)| Zone::Share {
+                root,
+                access,
+                has_key,
+            }),
+        )
     }
 
-    /// Learns which folders others share with us.
+    /// Learns which folders others share with us, once their keys are known.
     pub(crate) fn take_shares(&mut self, shares: &[ShareRow]) {
         self.incoming = shares
             .iter()
@@ -118,7 +132,13 @@ impl State {
             .map(|share| {
                 let access = Access::from_level(share.access);
                 let sharer = share.user;
-                (share.handle, Incoming { sharer, access })
+                let has_key = self.decryptor.share(share.handle).is_some();
+                let incoming = Incoming {
+                    sharer,
+                    access,
+                    has_key,
+                };
+                (share.handle, incoming)
             })
             .collect();
         self.contacts = shares
@@ -152,6 +172,16 @@ impl State {
             && matches!(self.walk_up(Subject::Node(handle)), Ok(Zone::Share { .. }))
     }
 
+    /// Whether a folder is in a share whose key is not known. What is put there could be read by nobody, and
+    /// not be told from what others put.
+    pub(crate) fn lacks_key(&self, folder: NodeHandle) -> bool {
+        self.incoming.values().any(|share| !share.has_key)
+            && matches!(
+                self.walk_up(Subject::Node(folder)),
+                Ok(Zone::Share { has_key: false, .. })
+            )
+    }
+
     /// Whether the server takes other attributes of a node.
     pub(crate) fn takes_attributes(&self, handle: NodeHandle) -> bool {
         self.incoming.is_empty()
@@ -164,7 +194,7 @@ impl State {
     /// Whether entries of this directory may be changed so.
     ///
     /// # Errors
-    /// EPERM in the bin; EROFS and EACCES in a share that does not allow it.
+    /// EPERM in the bin; EROFS and EACCES in a share that does not allow it; EACCES where its key is not known.
     pub(crate) fn check_in(&mut self, directory: Subject, need: Need) -> OpResult<()> {
         check(self.zone(directory)?, need)
     }
@@ -235,7 +265,9 @@ impl State {
                 Ok(false)
             }
             (Zone::Bin, Zone::Bin | Zone::Own) | (Zone::Own, Zone::Bin) => Err(Errno::PERM),
-            (Zone::Share { root, access }, Zone::Share { root: other, .. }) if root == other => {
+            (Zone::Share { root, access, .. }, Zone::Share { root: other, .. })
+                if root == other =>
+            {
                 self.check_rename_in_share(access, moved, replaced, is_exchange)
             }
             _ => Err(Errno::XDEV),
@@ -329,9 +361,15 @@ fn check(zone: Zone, need: Need) -> OpResult<()> {
     match (zone, need) {
         (Zone::Own | Zone::Nowhere, _) => Ok(()),
         (Zone::Bin, _) => Err(Errno::PERM),
-        (Zone::Share { access, .. }, need) => match (access, need) {
+        (
+            Zone::Share {
+                access, has_key, ..
+            },
+            need,
+        ) => match (access, need) {
             (Access::Read, _) => Err(Errno::ROFS),
             (Access::Write, Need::Edit) => Err(Errno::ACCESS),
+            (Access::Write | Access::Full, _) if !has_key => Err(Errno::ACCESS),
             (Access::Write | Access::Full, _) => Ok(()),
         },
     }
@@ -361,6 +399,7 @@ mod tests {
         let share = |level| Zone::Share {
             root: NodeHandle::from_u48(1),
             access: Access::from_level(level),
+            has_key: true,
         };
         assert_eq!(check(share(Some(0)), Need::Write), Err(Errno::ROFS));
         assert_eq!(check(share(None), Need::Edit), Err(Errno::ROFS));
@@ -368,6 +407,12 @@ mod tests {
         assert_eq!(check(share(Some(1)), Need::Edit), Err(Errno::ACCESS));
         assert_eq!(check(share(Some(2)), Need::Edit), Ok(()));
         assert_eq!(check(share(Some(-1)), Need::Write), Err(Errno::ROFS));
+        let unreadable = Zone::Share {
+            root: NodeHandle::from_u48(1),
+            access: Access::Full,
+            has_key: false,
+        };
+        assert_eq!(check(unreadable, Need::Write), Err(Errno::ACCESS));
         assert_eq!(check(Zone::Bin, Need::Write), Err(Errno::PERM));
         assert_eq!(check(Zone::Own, Need::Edit), Ok(()));
     }

@@ -280,11 +280,17 @@ impl State {
         self.config.versions
     }
 
-    /// Where new content is put: the folder, and the file it becomes a version of.
+    /// Where new content is put: the folder, and the file it becomes a version of. `None` while it can be put
+    /// nowhere.
     pub(crate) fn upload_parent(
         &self,
         row: &ChangeRow,
     ) -> Option<(NodeHandle, Option<NodeHandle>)> {
+        let (parent, over) = self.place_to_put(row)?;
+        (!self.lacks_key(parent)).then_some((parent, over))
+    }
+
+    fn place_to_put(&self, row: &ChangeRow) -> Option<(NodeHandle, Option<NodeHandle>)> {
         match row.subject {
             Subject::Node(handle) => {
                 // In the folder where the node is; a move comes after.

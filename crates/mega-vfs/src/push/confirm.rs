@@ -177,7 +177,7 @@ impl Shared {
                 pusher,
                 put.subject,
                 "the new node did not appear in the answer",
-                Hope::Little,
+                Hope::None,
             );
             return;
         };

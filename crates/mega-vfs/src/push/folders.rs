@@ -29,6 +29,7 @@ impl State {
             .changes
             .get(Subject::Node(parent))
             .is_some_and(|row| row.removed)
+            || self.lacks_key(parent)
         {
             return None;
         }

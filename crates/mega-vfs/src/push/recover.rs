@@ -225,7 +225,7 @@ impl Shared {
                         .content
                         .as_ref()
                         .is_some_and(|c| c.generation == put.note.generation)
-            })
+            }) && !state.lacks_key(put.note.parent)
         };
         if !still_wanted {
             self.withdraw(put);

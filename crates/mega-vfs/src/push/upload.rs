@@ -35,6 +35,8 @@ pub(crate) enum Hope {
     Passing,
     /// Hardly: the server refuses, or something is wrong here.
     Little,
+    /// It was done and not as it should be: another try would do it a second time.
+    None,
 }
 
 impl Hope {
@@ -461,7 +463,7 @@ impl Shared {
         let Some(mut row) = state.changes.get(subject).cloned() else {
             return;
         };
-        if failures.refusals >= PATIENCE {
+        if failures.refusals >= PATIENCE || hope == Hope::None {
             tracing::error!(target: "megamount::journal", ?subject, reason, "change parked");
             // Whoever asks for another try gets as many as the first time.
             pusher.failures.remove(&subject);

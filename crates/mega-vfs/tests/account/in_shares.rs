@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mega_emulator::{AccountSpec, Emulator, Fixture, KeyForm};
+use mega_emulator::{AccountSpec, Emulator, FaultAction, FaultRule, Fixture, KeyForm};
 use mega_vfs::{RenameMode, VfsConfig};
 use rustix::io::Errno;
 
@@ -300,7 +300,6 @@ async fn what_was_written_into_a_share_that_ends_is_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_reply_makes_no_second_node_in_a_share() {
-    use mega_emulator::{FaultAction, FaultRule};
     let world = world(1).await;
     let faults = world.emulator.faults();
     faults.add(FaultRule::once("cmd:p", FaultAction::Lost));
@@ -390,4 +389,112 @@ async fn a_folder_of_ours_that_is_shared_the_new_way_gets_keys_too() {
     world.mkdir("ours/c").await;
     world.settled().await;
     world.finish().await;
+}
+
+/// The account's share keys are not told.
+fn without_keys(emulator: &Emulator) -> u64 {
+    let refusal = FaultAction::CommandError { code: -11 };
+    emulator.faults().add(FaultRule::new("cmd:uga", refusal))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_put_into_a_share_whose_key_is_not_known() {
+    let mut rule = 0;
+    let world = World::with(eager(), |emulator| {
+        prepare(emulator, None);
+        let list = [share(2, KeyForm::Kept)];
+        emulator.populate(FRIEND, &list).unwrap();
+        rule = without_keys(emulator);
+    })
+    .await;
+    let theirs = format!(".mega/shares/{FRIEND}");
+    let names = world.names(&theirs).await;
+    let unreadable = format!("{theirs}/{}", names[0]);
+    let new = format!("{unreadable}/new");
+    assert_eq!(world.try_create(&new).await, Err(Errno::ACCESS));
+    assert_eq!(world.try_mkdir(&new).await, Err(Errno::ACCESS));
+    world
+        .until("the keys were asked for again", async |world| {
+            world.emulator.faults().fired(rule) > 1
+        })
+        .await;
+    // What goes wrong once is not left at that.
+    world.emulator.faults().remove(rule);
+    world
+        .until("it can be read", async |world| {
+            world.read(&at("file")).await.as_deref() == Ok(b"content")
+        })
+        .await;
+    world.write(&at("new"), b"new").await;
+    world.settled().await;
+    assert_eq!(world.their_content("/docs/new"), b"new");
+    assert_eq!(world.emulator.counters().commands("p"), 1);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_share_whose_key_went_goes_when_it_is_there_again() {
+    let config = VfsConfig {
+        write_back: Duration::from_secs(60),
+        ..eager()
+    };
+    let world = world_with(config, Some(1)).await;
+    let refusal = FaultAction::CommandError { code: -11 };
+    let rule = world
+        .emulator
+        .faults()
+        .add(FaultRule::new("cmd:p", refusal));
+    world.write(&at("new"), b"new").await;
+    world.mkdir(&at("folder")).await;
+    world.write(&at("folder/below"), b"below").await;
+    world.write(&at("file"), b"our content").await;
+    let world = world
+        .restart_after(eager(), false, |store| {
+            let mut shares = store.shares().unwrap();
+            shares.retain(|share| !share.key_as_served.is_empty());
+            for share in &mut shares {
+                share.key_as_served = String::new();
+            }
+            let put = |tx: &mut mega_store::Tx<'_>| {
+                shares.iter().try_for_each(|share| tx.put_share(share))
+            };
+            store.write(put).unwrap();
+        })
+        .await;
+    world.emulator.faults().remove(rule);
+    let mine = "sign";
+    world.write(mine, b"").await;
+    world
+        .until("ours goes on", async |world| {
+            world.paths().contains(&format!("/{mine}"))
+        })
+        .await;
+    assert_eq!(world.theirs().len(), 5, "{:?}", world.theirs());
+    let again = [share(1, KeyForm::Legacy)];
+    world.emulator.populate(FRIEND, &again).unwrap();
+    world.settled().await;
+    assert_eq!(world.their_content("/docs/new"), b"new");
+    assert_eq!(world.their_content("/docs/folder/below"), b"below");
+    assert_eq!(world.their_content("/docs/file"), b"our content");
+    assert_eq!(world.theirs().len(), 8);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_an_answer_does_not_show_is_not_put_again() {
+    let world = world(1).await;
+    let reply = FaultAction::CommandReply {
+        reply: serde_json::json!({"f": []}),
+    };
+    let rule = world.emulator.faults().add(FaultRule::new("cmd:p", reply));
+    world.write(&at("new"), b"new").await;
+    world.mkdir(&at("folder")).await;
+    world
+        .until("the user is asked", async |world| {
+            world.vfs.flush_queue();
+            world.vfs.status().parked.len() == 2
+        })
+        .await;
+    assert_eq!(world.emulator.faults().fired(rule), 2);
+    world.vfs.shutdown(Duration::ZERO).await;
 }
