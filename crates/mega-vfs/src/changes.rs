@@ -413,6 +413,12 @@ impl Changes {
         None
     }
 
+    /// Whether a put of this subject is on its way, or may have arrived.
+    pub(crate) fn is_in_doubt(&self, subject: Subject) -> bool {
+        let mut puts = self.in_doubt.values().flatten();
+        puts.any(|put| put.subject == subject)
+    }
+
     /// The layers of this subject that a put in doubt was made of; `None` when nothing is in doubt.
     pub(crate) fn doubted_layers(&self, subject: Subject) -> Option<usize> {
         let puts = self.in_doubt.values().flatten();

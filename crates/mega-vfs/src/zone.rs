@@ -228,13 +228,20 @@ impl State {
                 access: Access::Read,
                 ..
             } => Err(Errno::ROFS),
-            Zone::Share { .. } if self.is_only_here(subject) => Ok(false),
+            Zone::Share { .. }
+                if self.is_only_here(subject) && !self.stands_for_another(subject) =>
+            {
+                Ok(false)
+            }
             Zone::Share {
                 access: Access::Write,
                 ..
             } => Err(Errno::ACCESS),
+            Zone::Share { .. } if self.config.hard_delete => Ok(true),
             // Nobody but us has ever seen it.
-            Zone::Share { .. } if is_local(subject) || self.config.hard_delete => Ok(true),
+            Zone::Share { .. } if is_local(subject) && !self.stands_for_another(subject) => {
+                Ok(true)
+            }
             Zone::Share { .. } => Err(Errno::PERM),
         }
     }
@@ -268,7 +275,8 @@ impl State {
             (Zone::Share { root, access, .. }, Zone::Share { root: other, .. })
                 if root == other =>
             {
-                self.check_rename_in_share(access, moved, replaced, is_exchange)
+                let is_leaving = from != to;
+                self.check_rename_in_share(access, (moved, is_leaving), replaced, is_exchange)
             }
             _ => Err(Errno::XDEV),
         }
@@ -310,11 +318,14 @@ impl State {
     fn check_rename_in_share(
         &self,
         access: Access,
-        moved: &Found,
+        (moved, is_leaving): (&Found, bool),
         replaced: Option<&Found>,
         is_exchange: bool,
     ) -> OpResult<bool> {
-        let is_ours = self.is_only_here(moved.subject);
+        // Under another name beside it, it still becomes a version of what it has replaced.
+        let leaves_nothing = !self.stands_for_another(moved.subject)
+            || (!is_leaving && self.replaced_in_doubt(moved.subject).is_none());
+        let is_ours = self.is_only_here(moved.subject) && leaves_nothing;
         let has_content = self
             .changes
             .get(moved.subject)
@@ -324,9 +335,13 @@ impl State {
         }
         // What it replaces becomes a version of it, or was never sent.
         let is_harmless = match replaced {
-            None => true,
-            Some(other) if self.is_only_here(other.subject) => true,
-            Some(other) => is_ours && has_content && !is_local(other.subject),
+            None => leaves_nothing,
+            Some(other)
+                if self.is_only_here(other.subject) && !self.stands_for_another(other.subject) =>
+            {
+                true
+            }
+            Some(_) => is_ours && has_content,
         };
         if is_ours && is_harmless && !is_exchange {
             return Ok(false);
@@ -347,9 +362,29 @@ impl State {
         Err(Errno::PERM)
     }
 
-    /// Whether Mega has never heard of it.
+    /// Whether Mega has never heard of it. Its bytes may be there already, without a name.
     fn is_only_here(&self, subject: Subject) -> bool {
-        is_local(subject) && !self.changes.is_in_flight(subject)
+        is_local(subject) && !self.changes.is_in_doubt(subject)
+    }
+
+    /// Whether it has taken the place of something that Mega has, or is about to have: when it goes, that
+    /// is still to be removed.
+    fn stands_for_another(&self, subject: Subject) -> bool {
+        let row = self.changes.get(subject);
+        row.is_some_and(|row| row.replaces.is_some()) || self.replaced_in_doubt(subject).is_some()
+    }
+
+    /// What was on its way to Mega when something that is only here took its place.
+    fn replaced_in_doubt(&self, subject: Subject) -> Option<Subject> {
+        let place = self.changes.get(subject)?.place.as_ref()?;
+        let mut placed = self.changes.placed_in(place.parent);
+        let replaced = placed.find(|other| {
+            other.subject != subject
+                && other.removed
+                && other.place.as_ref() == Some(place)
+                && self.changes.is_in_doubt(other.subject)
+        });
+        replaced.map(|other| other.subject)
     }
 }
 

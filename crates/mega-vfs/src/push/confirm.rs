@@ -275,7 +275,7 @@ impl Shared {
         let heir = row
             .as_ref()
             .filter(|row| row.removed)
-            .and_then(|row| state.heir_of(row))
+            .and_then(|row| state.heir_of(row, put.note.replaced()))
             .map(|heir| ChangeRow {
                 replaces: Some(node.handle),
                 ..heir
@@ -595,15 +595,16 @@ impl State {
         Ok(told)
     }
 
-    /// The row that took over the place of a removed one and replaces nothing else.
-    fn heir_of(&self, removed: &ChangeRow) -> Option<ChangeRow> {
+    /// The row that took over the place of a removed one, which has replaced `replaced`, and replaces
+    /// nothing else.
+    fn heir_of(&self, removed: &ChangeRow, replaced: Option<NodeHandle>) -> Option<ChangeRow> {
         let place = removed.place.as_ref()?;
         self.changes
             .placed_in(place.parent)
             .find(|row| {
                 row.subject != removed.subject
                     && !row.removed
-                    && row.replaces.is_none()
+                    && row.replaces.is_none_or(|other| Some(other) == replaced)
                     && row.place.as_ref() == Some(place)
             })
             .cloned()

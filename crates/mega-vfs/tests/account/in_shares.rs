@@ -498,3 +498,104 @@ async fn a_node_that_an_answer_does_not_show_is_not_put_again() {
     assert_eq!(world.emulator.faults().fired(rule), 2);
     world.vfs.shutdown(Duration::ZERO).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_saved_by_rename_again_while_the_first_is_on_its_way() {
+    for (level, name) in [(1, "file"), (1, "new"), (2, "file"), (2, "new")] {
+        let config = VfsConfig {
+            write_back: Duration::from_secs(60),
+            ..eager()
+        };
+        let world = world_with(config, Some(level)).await;
+        let held = FaultRule::new("cmd:p", FaultAction::Held);
+        let rule = world.emulator.faults().add(held);
+        world.write(&at("tmp"), b"first").await;
+        world.move_over(&at("tmp"), &at(name)).await.unwrap();
+        world.vfs.flush_queue();
+        world
+            .until("the first is on its way", async |world| {
+                world.emulator.faults().fired(rule) > 0
+            })
+            .await;
+        world.write(&at("tmp"), b"second").await;
+        world.move_over(&at("tmp"), &at(name)).await.unwrap();
+        world.write(&at("tmp"), b"third").await;
+        world.move_over(&at("tmp"), &at(name)).await.unwrap();
+        // It stands for what Mega has or is about to have.
+        let refused = if level == 1 {
+            Errno::ACCESS
+        } else {
+            Errno::PERM
+        };
+        assert_eq!(world.unlink(&at(name)).await, Err(refused));
+        world.emulator.faults().remove(rule);
+        world.vfs.flush_queue();
+        world.settled().await;
+        let path = format!("/docs/{name}");
+        assert_eq!(world.their_content(&path), b"third");
+        assert_eq!(world.read(&at(name)).await.unwrap(), b"third");
+        let expected = if name == "file" { 5 } else { 6 };
+        assert_eq!(world.theirs().len(), expected, "{:?}", world.theirs());
+        world.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_bytes_are_being_sent_may_be_renamed() {
+    let world = world(1).await;
+    let held = FaultRule::new("ul", FaultAction::Held);
+    let rule = world.emulator.faults().add(held);
+    world.write(&at("tmp"), b"saved").await;
+    world.write(&at("gone"), b"gone").await;
+    world
+        .until("both are on their way", async |world| {
+            world.emulator.faults().fired(rule) == 2
+        })
+        .await;
+    world.move_over(&at("tmp"), &at("file")).await.unwrap();
+    world.unlink(&at("gone")).await.unwrap();
+    world.emulator.faults().remove(rule);
+    world.settled().await;
+    assert_eq!(world.their_content("/docs/file"), b"saved");
+    assert_eq!(world.theirs().len(), 5);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_file_is_not_removed_by_way_of_its_replacement() {
+    let config = VfsConfig {
+        write_back: Duration::from_secs(60),
+        ..eager()
+    };
+    for (level, refused) in [(1, Errno::ACCESS), (2, Errno::PERM)] {
+        let world = world_with(config.clone(), Some(level)).await;
+        world.write(&at("tmp"), b"saved").await;
+        world.move_over(&at("tmp"), &at("file")).await.unwrap();
+        let refused = Err(refused);
+        assert_eq!(world.unlink(&at("file")).await, refused, "level {level}");
+        // Where it may be moved at all, it may once Mega has it.
+        let moved = world.move_over(&at("file"), &at("deep/file")).await;
+        let expected = if level == 1 {
+            Errno::ACCESS
+        } else {
+            Errno::BUSY
+        };
+        assert_eq!(moved, Err(expected));
+        assert_eq!(
+            world.move_over(&at("deep/inner"), &at("file")).await,
+            refused
+        );
+        // Replaced once more it still becomes a version.
+        world.write(&at("tmp"), b"saved again").await;
+        world.move_over(&at("tmp"), &at("file")).await.unwrap();
+        // Under another name beside it, too.
+        world.write(&at("tmp"), b"other").await;
+        world.move_over(&at("tmp"), &at("more")).await.unwrap();
+        let world = world.restart(eager()).await;
+        world.settled().await;
+        assert_eq!(world.their_content("/docs/file"), b"saved again");
+        assert_eq!(world.their_content("/docs/more"), b"other");
+        assert_eq!(world.theirs().len(), 6);
+        world.finish().await;
+    }
+}
