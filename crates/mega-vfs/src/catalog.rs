@@ -419,8 +419,8 @@ impl Vfs {
     #[must_use]
     pub fn is_account_full(&self) -> bool {
         const NEXT_TO_NOTHING: u64 = 64 << 10;
-        let state = self.shared.lock();
-        let queued = state.changes.content_bytes();
+        let mut state = self.shared.lock();
+        let queued = state.own_content_bytes();
         self.shared.space.is_full()
             || state.quota.is_some_and(|quota| {
                 let wanted = quota.used.saturating_add(queued);

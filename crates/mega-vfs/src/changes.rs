@@ -483,7 +483,8 @@ pub(crate) fn wrapped_keys(key: &str) -> impl Iterator<Item = &str> {
     key.split('/').filter_map(|pair| pair.rsplit(':').next())
 }
 
-fn content_bytes(row: &ChangeRow) -> u64 {
+/// Bytes of new content of a row.
+pub(crate) fn content_bytes(row: &ChangeRow) -> u64 {
     match &row.content {
         Some(content) if !row.removed => content.size,
         _ => 0,

@@ -353,7 +353,7 @@ impl Shared {
                     ..quota
                 };
                 self.space.told(state.quota.replace(quota), quota);
-                self.space.recount(&state);
+                self.space.recount(&mut state);
             }
             Err(error) => tracing::debug!(%error, "quota not known"),
         }

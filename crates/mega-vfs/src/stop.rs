@@ -83,8 +83,8 @@ impl Shared {
     fn tick(&self) {
         let wrote = self.commit_open_files();
         let has_changes = {
-            let state = self.lock();
-            self.space.recount(&state);
+            let mut state = self.lock();
+            self.space.recount(&mut state);
             wrote || state.changes.len() > 0
         };
         if has_changes {

@@ -5,13 +5,15 @@
 //! nothing crosses a border that Mega cannot move it across: tools get EXDEV and copy. A place is found by
 //! walking up in the view; directories are remembered until a folder moves.
 
+use std::collections::HashMap;
+
 use mega_proto::{NodeHandle, UserHandle};
 use mega_store::{ChangeRow, ShareKind, ShareRow, Subject};
 use mega_tree::node::Shape;
 use rustix::io::Errno;
 use serde_json::Value;
 
-use crate::changes::{BINNED, FOREVER, clear_attribute, set_attribute};
+use crate::changes::{BINNED, FOREVER, clear_attribute, content_bytes, set_attribute};
 use crate::state::{Found, State};
 use crate::types::{OpResult, RenameMode};
 
@@ -170,6 +172,41 @@ impl State {
     pub(crate) fn is_in_share(&self, handle: NodeHandle) -> bool {
         !self.incoming.is_empty()
             && matches!(self.walk_up(Subject::Node(handle)), Ok(Zone::Share { .. }))
+    }
+
+    /// Whether what is changed is in a folder of somebody else, or is to be: its space is theirs.
+    pub(crate) fn is_bound_for_share(&self, subject: Subject) -> bool {
+        let is_in_share = |parent| matches!(self.walk_up(parent), Ok(Zone::Share { .. }));
+        !self.incoming.is_empty()
+            && self
+                .parent(subject)
+                .is_ok_and(|parent| parent.is_some_and(is_in_share))
+    }
+
+    /// Bytes of new content that need room in our account.
+    pub(crate) fn own_content_bytes(&mut self) -> u64 {
+        let all = self.changes.content_bytes();
+        if all == 0 || self.incoming.is_empty() {
+            return all;
+        }
+        // Most rows are in few folders.
+        let mut by_folder: HashMap<Subject, u64> = HashMap::new();
+        for row in self.changes.iter() {
+            let bytes = content_bytes(row);
+            if bytes > 0
+                && let Ok(Some(folder)) = self.parent(row.subject)
+            {
+                let sum = by_folder.entry(folder).or_default();
+                *sum = sum.saturating_add(bytes);
+            }
+        }
+        let mut foreign: u64 = 0;
+        for (folder, bytes) in by_folder {
+            if matches!(self.zone(folder), Ok(Zone::Share { .. })) {
+                foreign = foreign.saturating_add(bytes);
+            }
+        }
+        all.saturating_sub(foreign)
     }
 
     /// Whether a folder is in a share whose key is not known. What is put there could be read by nobody, and

@@ -111,11 +111,12 @@ impl Space {
     }
 
     /// Counts anew what fits, from the quota and the queue.
-    pub(crate) fn recount(&self, state: &State) {
-        self.weigh_refusal(state.changes.content_bytes());
+    pub(crate) fn recount(&self, state: &mut State) {
+        let queued = state.own_content_bytes();
+        self.weigh_refusal(queued);
         let room = match state.quota {
             Some(quota) if quota.total > 0 => {
-                let queued = i64::try_from(state.changes.content_bytes()).unwrap_or(i64::MAX);
+                let queued = i64::try_from(queued).unwrap_or(i64::MAX);
                 i64::try_from(free(quota))
                     .unwrap_or(i64::MAX)
                     .saturating_sub(queued)
@@ -166,7 +167,7 @@ fn free(quota: Quota) -> u64 {
 
 impl Shared {
     /// Makes sure that a file may become (or, if clean, become dirty at) `size` bytes. The caller
-    /// holds the content's lock.
+    /// holds the content's lock. In a folder of somebody else it takes their space, of which we know nothing.
     ///
     /// # Errors
     /// EDQUOT after a refusal of the server, ENOSPC when it does not fit by the figures known.
@@ -181,10 +182,18 @@ impl Shared {
         if needed == 0 || content.is_unlinked {
             return Ok(());
         }
+        let is_theirs = || {
+            let state = self.lock();
+            let subject = state.subject(file.ino);
+            subject.is_ok_and(|subject| state.is_bound_for_share(subject))
+        };
         if self.space.is_full() {
-            self.space.recount(&self.lock());
+            self.space.recount(&mut self.lock());
         }
         if self.space.is_full() {
+            if is_theirs() {
+                return Ok(());
+            }
             self.space.is_doubted.store(true, Ordering::Release);
             return Err(Errno::DQUOT);
         }
@@ -193,8 +202,8 @@ impl Shared {
         }
         // Perhaps something was deleted since: count exactly, with what this file has already.
         self.commit_content(file, content)?;
-        self.space.recount(&self.lock());
-        if self.space.take(needed) {
+        self.space.recount(&mut self.lock());
+        if self.space.take(needed) || is_theirs() {
             return Ok(());
         }
         self.space.is_doubted.store(true, Ordering::Release);
@@ -209,11 +218,11 @@ impl Vfs {
     /// None at present.
     pub async fn statfs(&self) -> OpResult<StatFs> {
         self.shared.space.is_wanted.store(true, Ordering::Release);
-        let state = self.shared.lock();
+        let mut state = self.shared.lock();
         let (total, free) = match state.quota {
             Some(quota) if quota.total > 0 => (
                 quota.total,
-                free(quota).saturating_sub(state.changes.content_bytes()),
+                free(quota).saturating_sub(state.own_content_bytes()),
             ),
             _ => (UNKNOWN_TOTAL, UNKNOWN_TOTAL),
         };

@@ -16,6 +16,8 @@ use crate::types::now_ms;
 /// How long a request whose result is unknown is repeated with its id; the server forgets ids after
 /// some minutes (protocol/01 section 3).
 const REPEAT: Duration = Duration::from_secs(100);
+/// Why something cannot be put into a folder of somebody else: theirs is the space that it takes.
+const SHARER_IS_FULL: &str = "the account of whoever shares this folder is full";
 /// Pause after a request that failed as a whole, ms.
 const FAILED_PAUSE_MS: i64 = 2_000;
 
@@ -98,6 +100,11 @@ impl Shared {
     /// A command was refused: what that means for its row.
     pub(crate) fn refused(&self, pusher: &mut Pusher, subject: Subject, code: ErrorCode) {
         match code {
+            ErrorCode::OverQuota | ErrorCode::GoingOverQuota | ErrorCode::Paywall
+                if self.lock().is_bound_for_share(subject) =>
+            {
+                self.put_off(pusher, subject, SHARER_IS_FULL, Hope::Little);
+            }
             ErrorCode::OverQuota | ErrorCode::GoingOverQuota | ErrorCode::Paywall => {
                 let pause = i64::try_from(QUOTA_PAUSE.as_millis()).unwrap_or(i64::MAX);
                 pusher.quota_pause_until = now_ms().saturating_add(pause);

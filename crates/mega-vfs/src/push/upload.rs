@@ -28,6 +28,9 @@ use crate::types::now_ms;
 /// parks anything.
 const PATIENCE: u32 = 4;
 
+/// Why something for a folder of somebody else is not taken: the server does not say who has no space.
+const EITHER_IS_FULL: &str = "this account is full, or that of whoever shares the folder";
+
 /// Whether time alone can make a failed step succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hope {
@@ -430,6 +433,12 @@ impl Shared {
         match failure {
             // Written again: due again after the write-back delay.
             Failure::Transfer(TransferError::Cancelled) => {}
+            Failure::Transfer(TransferError::StorageQuota)
+                if self.lock().is_bound_for_share(subject) =>
+            {
+                // Nothing was sent yet: it costs little to ask again.
+                self.put_off(pusher, subject, EITHER_IS_FULL, Hope::Passing);
+            }
             Failure::Transfer(TransferError::StorageQuota) => {
                 let pause = i64::try_from(QUOTA_PAUSE.as_millis()).unwrap_or(i64::MAX);
                 pusher.quota_pause_until = now_ms().saturating_add(pause);

@@ -599,3 +599,62 @@ async fn a_replaced_file_is_not_removed_by_way_of_its_replacement() {
         world.finish().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_friend_without_space_does_not_hold_up_our_own_uploads() {
+    let world = world(1).await;
+    world.emulator.set_account(FRIEND, Some(20), None);
+    world.write(&at("new"), &[1; 100]).await;
+    world
+        .until("it was refused", async |world| {
+            world.emulator.counters().commands("p") > 0
+        })
+        .await;
+    world.write("ours", b"ours").await;
+    world
+        .until("ours is there", async |world| {
+            world.paths() == ["/mine", "/ours"]
+        })
+        .await;
+    world
+        .until("the user is told", async |world| {
+            world.vfs.flush_queue();
+            let parked = world.vfs.status().parked;
+            parked.iter().any(|reason| reason.contains("shares"))
+        })
+        .await;
+    assert_eq!(world.read(&at("new")).await.unwrap(), [1; 100]);
+    world.emulator.set_account(FRIEND, Some(1 << 20), None);
+    world.vfs.retry(None).unwrap();
+    world.settled().await;
+    assert_eq!(world.their_content("/docs/new"), [1; 100]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_for_a_friend_takes_none_of_our_space() {
+    let config = VfsConfig {
+        write_back: Duration::from_secs(60),
+        ..eager()
+    };
+    let world = World::with(config, |emulator| {
+        prepare(emulator, Some(1));
+        emulator.set_account(EMAIL, Some(1 << 20), None);
+    })
+    .await;
+    let free = async |world: &World| world.vfs.statfs().await.unwrap().bavail;
+    world
+        .until("the quota is known", async |world| {
+            free(world).await <= (1 << 20) / 4096
+        })
+        .await;
+    let before = free(&world).await;
+    world.write(&at("large"), &vec![1; 1 << 21]).await;
+    assert_eq!(free(&world).await, before);
+    world.write("ours", &[1; 4096]).await;
+    assert_eq!(free(&world).await, before - 1);
+    world.unlink(&at("large")).await.unwrap();
+    world.vfs.flush_queue();
+    world.settled().await;
+    world.finish().await;
+}
