@@ -29,6 +29,9 @@ pub struct Delta {
     pub shares_changed: bool,
     /// Share keys that the server keeps elsewhere may have changed: it has to be asked.
     pub stored_keys_changed: bool,
+    /// A share has ended that was not the only way to what is in it: which keys the server serves for that now
+    /// is told by a whole tree only.
+    pub tree_in_doubt: bool,
     /// The quota should be asked again.
     pub quota_changed: bool,
 }
@@ -91,6 +94,8 @@ pub fn apply(
         .meta_get(META_PENDING_MOVE)?
         .and_then(|text| text.parse().ok());
     let had_waiting = waiting.is_some();
+    // Roots of shares that have ended and are seen by way of another one.
+    let mut stays: HashSet<NodeHandle> = HashSet::new();
     let mut packets = packets.iter().peekable();
     while let Some(packet) = packets.next() {
         if let Some(handle) = waiting.take() {
@@ -112,6 +117,8 @@ pub fn apply(
                 }
                 inherit_numbers(tx, &delta, nodes)?;
             }
+            // That is the end of the share once more.
+            ActionPacket::Delete { node, .. } if stays.remove(node) => {}
             ActionPacket::Delete { node, moved } => match packets.peek().map(|next| &next.action) {
                 Some(ActionPacket::Nodes { nodes, .. }) => {
                     if !nodes.iter().any(|raw| raw.handle == *node) {
@@ -173,9 +180,8 @@ pub fn apply(
                 delta.shares_changed = true;
                 if access.is_some() {
                     put_incoming(tx, share)?;
-                } else {
-                    // Its nodes are still named in a packet of their own, or in none.
-                    delete(store, tx, &mut delta, *node)?;
+                } else if end_share(store, tx, &mut delta, *node)? {
+                    stays.insert(*node);
                 }
             }
             ActionPacket::Share { .. } => {}
@@ -246,6 +252,57 @@ fn put_incoming(tx: &mut Tx<'_>, mut share: ShareRow) -> Result<(), StoreError> 
         tx.delete_share(share.handle, ShareKind::Incoming)?;
     }
     tx.put_share(&share)
+}
+
+/// A folder is no longer shared with us. Its nodes go, whether or not a packet names them; but what is shared
+/// in another way too, with a folder above or by itself, stays. Whether the folder stays.
+fn end_share(
+    store: &Store,
+    tx: &mut Tx<'_>,
+    delta: &mut Delta,
+    root: NodeHandle,
+) -> Result<bool, StoreError> {
+    tx.delete_share(root, ShareKind::Incoming)?;
+    let shares = tx.shares()?;
+    let others: HashSet<NodeHandle> = shares
+        .iter()
+        .filter(|share| share.kind == ShareKind::Incoming)
+        .map(|share| share.handle)
+        .collect();
+    if is_below(tx, root, &others)? {
+        delta.tree_in_doubt = true;
+        return Ok(true);
+    }
+    let ended = HashSet::from([root]);
+    for inner in others {
+        if is_below(tx, inner, &ended)?
+            && let Some(mut row) = current(store, tx, delta, inner)?
+        {
+            row.parent = None;
+            tx.upsert_node(&row)?;
+            delta.tree_in_doubt = true;
+        }
+    }
+    delete(store, tx, delta, root)?;
+    Ok(false)
+}
+
+/// Whether a node lies below one of these folders.
+fn is_below(
+    tx: &Tx<'_>,
+    node: NodeHandle,
+    folders: &HashSet<NodeHandle>,
+) -> Result<bool, StoreError> {
+    let mut at = node;
+    // A circle of parents must not hang us.
+    for _ in 0..4096 {
+        match tx.node(at)?.and_then(|row| row.parent) {
+            Some(parent) if folders.contains(&parent) => return Ok(true),
+            Some(parent) => at = parent,
+            None => return Ok(false),
+        }
+    }
+    Ok(false)
 }
 
 fn put_contacts(tx: &mut Tx<'_>, delta: &mut Delta, users: &[User]) -> Result<(), StoreError> {

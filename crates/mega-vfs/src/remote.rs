@@ -160,6 +160,17 @@ impl Shared {
             tracing::warn!(%error, "a fetched tree could not be compared with the one before");
         }
         while !self.stop.is_cancelled() {
+            if self.is_tree_wanted.load(Ordering::Acquire) {
+                held = None;
+                match self.refetch().await {
+                    Ok(()) => self.is_tree_wanted.store(false, Ordering::Release),
+                    Err(error) => {
+                        tracing::warn!(%error, "the tree could not be fetched again");
+                        tokio::time::sleep(Duration::from_secs(2)).await;
+                    }
+                }
+                continue;
+            }
             let sn = match held.as_ref().and_then(|reply| reply.sn.clone()) {
                 Some(sn) => sn,
                 None => match self.store.seqno() {
@@ -294,6 +305,9 @@ impl Shared {
         });
         state.own = own;
         let delta = delta.map_err(|error| store_errno(&error))?;
+        if delta.tree_in_doubt {
+            self.is_tree_wanted.store(true, Ordering::Release);
+        }
         // First, so that nodes which come with the key of their share are read at once.
         let mut invalidations = if delta.shares_changed {
             self.reload_shares(&mut state)?

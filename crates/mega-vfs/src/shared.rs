@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     /// Counts how often the event channel was found current.
     pub(crate) current: watch::Sender<u64>,
     pub(crate) is_channel_up: AtomicBool,
+    /// The event task is to fetch the whole tree.
+    pub(crate) is_tree_wanted: AtomicBool,
     pub(crate) notices: Mutex<Option<Sender<Invalidation>>>,
     /// What the parts of the mount tell whoever watches it.
     pub(crate) monitor: Monitor,

@@ -133,6 +133,7 @@ impl Vfs {
             keys_wanted: Notify::new(),
             current: watch::Sender::new(0),
             is_channel_up: AtomicBool::new(false),
+            is_tree_wanted: AtomicBool::new(false),
             notices: Mutex::new(None),
             monitor: Monitor::default(),
             status_source: OnceLock::new(),

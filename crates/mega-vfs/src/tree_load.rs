@@ -127,7 +127,7 @@ async fn blocking<T: Send + 'static>(
 impl Shared {
     /// The event position is too old: fetch everything, then show what changed.
     pub(crate) async fn refetch(&self) -> Result<(), StartError> {
-        tracing::warn!("too far behind the event stream, fetching the tree again");
+        tracing::warn!("the event stream does not tell all that happened, fetching the tree again");
         // Nothing of ours may be sent between the request and the swap.
         let guard = self.gate.lock().await;
         let replaced = load(&self.store, &self.api, &self.config.loading).await?;

@@ -658,3 +658,73 @@ async fn what_is_written_for_a_friend_takes_none_of_our_space() {
     world.settled().await;
     world.finish().await;
 }
+
+/// A share in a share of the same friend.
+async fn nested() -> World {
+    let world = World::with(eager(), |emulator| {
+        prepare(emulator, Some(1));
+        let inner = Fixture::Share {
+            path: "/docs/deep".into(),
+            to: EMAIL.into(),
+            level: 2,
+        };
+        emulator.populate(FRIEND, &[inner]).unwrap();
+    })
+    .await;
+    let theirs = format!(".mega/shares/{FRIEND}");
+    assert_eq!(world.names(&theirs).await, ["deep", "docs"]);
+    assert_eq!(world.names(DOCS).await, ["deep", "file"]);
+    world
+}
+
+async fn end_share(world: &World, path: &str, left: &str) {
+    let end = Fixture::Unshare {
+        path: path.into(),
+        to: EMAIL.into(),
+    };
+    world.emulator.populate(FRIEND, &[end]).unwrap();
+    let theirs = format!(".mega/shares/{FRIEND}");
+    world
+        .until("the share has ended", async |world| {
+            world.names(&theirs).await == [left]
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_ends_in_a_share_is_still_part_of_that() {
+    let world = nested().await;
+    end_share(&world, "/docs/deep", "docs").await;
+    assert_eq!(world.names(DOCS).await, ["deep", "file"]);
+    assert_eq!(world.read(&at("deep/inner")).await.unwrap(), b"inner");
+    let theirs = Fixture::file("/docs/deep/late", "late", 1);
+    world.emulator.populate(FRIEND, &[theirs]).unwrap();
+    world
+        .until("what comes later is seen", async |world| {
+            world.read(&at("deep/late")).await.as_deref() == Ok(b"late")
+        })
+        .await;
+    // What is no longer shared at all goes.
+    let end = Fixture::Unshare {
+        path: "/docs".into(),
+        to: EMAIL.into(),
+    };
+    world.emulator.populate(FRIEND, &[end]).unwrap();
+    world
+        .until("all has gone", async |world| {
+            world.names(".mega/shares").await.is_empty()
+        })
+        .await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_outlives_the_one_it_is_in() {
+    let world = nested().await;
+    end_share(&world, "/docs", "deep").await;
+    let inner = format!(".mega/shares/{FRIEND}/deep/inner");
+    assert_eq!(world.read(&inner).await.unwrap(), b"inner");
+    let world = world.restart(eager()).await;
+    assert_eq!(world.read(&inner).await.unwrap(), b"inner");
+    world.finish().await;
+}
