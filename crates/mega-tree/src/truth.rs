@@ -59,9 +59,12 @@ pub fn row_from_raw(raw: &RawNode) -> NodeRow {
 }
 
 /// The share that the root of one brings with it, as served. Of modern accounts it has no key
-/// (protocol/03 section 6).
+/// (protocol/03 section 6). Nobody shares with us (`me`) what is ours.
 #[must_use]
-pub fn share_from_raw(raw: &RawNode) -> Option<ShareRow> {
+pub fn share_from_raw(raw: &RawNode, me: Option<UserHandle>) -> Option<ShareRow> {
+    if me.is_some() && (raw.owner == me || raw.sharer == me) {
+        return None;
+    }
     let key = raw.share_key.clone().unwrap_or_default();
     let mut share = ShareRow::new(raw.handle, ShareKind::Incoming, key);
     share.user = Some(raw.sharer?);
@@ -113,7 +116,7 @@ pub fn apply(
                 put_contacts(tx, &mut delta, users)?;
                 // Old versions first: the name of an overwritten file is then free for the new one.
                 for raw in nodes {
-                    upsert(store, tx, &mut delta, raw)?;
+                    upsert(store, tx, &mut delta, raw, scope.me)?;
                 }
                 inherit_numbers(tx, &delta, nodes)?;
             }
@@ -173,6 +176,10 @@ pub fn apply(
                 key,
                 ..
             } if scope.me == Some(*target) => {
+                if tx.node(*node)?.is_some_and(|row| row.owner == scope.me) {
+                    tracing::warn!(node = %node, "a share of a folder that is ours is ignored");
+                    continue;
+                }
                 let mut share =
                     ShareRow::new(*node, ShareKind::Incoming, key.clone().unwrap_or_default());
                 share.user = *owner;
@@ -320,13 +327,15 @@ fn upsert(
     tx: &mut Tx<'_>,
     delta: &mut Delta,
     raw: &RawNode,
+    me: Option<UserHandle>,
 ) -> Result<(), StoreError> {
     let mut row = row_from_raw(raw);
-    if let Some(share) = share_from_raw(raw) {
+    let known = tx.node(raw.handle)?;
+    let is_ours = me.is_some() && known.as_ref().is_some_and(|known| known.owner == me);
+    if let Some(share) = share_from_raw(raw, me).filter(|_| !is_ours) {
         put_incoming(tx, share)?;
         delta.shares_changed = true;
     }
-    let known = tx.node(raw.handle)?;
     if let Some(known) = &known {
         // A repeated node may come without what does not change.
         if raw.attrs.is_none() {
@@ -341,6 +350,7 @@ fn upsert(
         if raw.fa.is_none() {
             row.fa.clone_from(&known.fa);
         }
+        row.owner = row.owner.or(known.owner);
         row.arrival = known.arrival;
         row.suffix = if row.parent == known.parent && row.attrs == known.attrs {
             known.suffix

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mega_api::ApiError;
 use mega_crypto::{AccountKeys, MasterKey, ShareKey, verify_share_handle_auth};
+use mega_proto::reply::PendingKey;
 use mega_proto::{NodeHandle, UserHandle, b64};
 use mega_store::{ShareKind, ShareRow, Store, StoreError, Subject};
 use mega_tree::Decryptor;
@@ -39,22 +40,35 @@ pub(crate) struct Loaded {
     pub(crate) is_lacking: bool,
 }
 
-/// Makes the share keys in the store usable, and forgets those that are no longer there.
+/// Makes the share keys in the store usable, and forgets those that are no longer there. Where there are
+/// several for one folder, that of `^!keys` counts, then that of a folder of ours, then what came with the
+/// share, then what its sharer has left for us.
 pub(crate) fn load(
     store: &Store,
     decryptor: &Decryptor,
     master: &MasterKey,
 ) -> Result<Loaded, StoreError> {
     let mut rows = store.shares()?;
-    let kept = kept_keys(store, master)?;
     let mut keys: HashMap<NodeHandle, ShareKey> = HashMap::new();
+    if let Some(account) = account_keys(store, master)? {
+        // Where an account has these, official clients believe no others.
+        let kept = account.shares();
+        keys.extend(kept.map(|(handle, key)| (handle, key.clone())));
+    }
+    for share in rows.iter().filter(|row| row.kind == ShareKind::OwnKey) {
+        if !keys.contains_key(&share.handle)
+            && let Some(key) = own_key(share, master)
+        {
+            keys.insert(share.handle, key);
+        }
+    }
+    let pending = pending_keys(store)?;
     let mut wrapped_again = Vec::new();
     for share in &mut rows {
-        let key = match share.kind {
-            ShareKind::OwnKey => own_key(share, master),
-            ShareKind::Incoming => decryptor.open_share_key(&share.key_as_served),
-            ShareKind::Outgoing | ShareKind::Link | ShareKind::Contact => None,
-        };
+        if share.kind != ShareKind::Incoming || keys.contains_key(&share.handle) {
+            continue;
+        }
+        let mut key = decryptor.open_share_key(&share.key_as_served);
         if let Some(key) = &key
             && share.key_as_served.len() > LONGEST_PLAIN
         {
@@ -62,12 +76,15 @@ pub(crate) fn load(
             share.key_as_served = b64::encode(&master.wrap_share_key(key));
             wrapped_again.push(share.clone());
         }
+        if key.is_none() {
+            let wrapped = pending.get(&share.handle.to_string());
+            let wrapped = wrapped.and_then(|wrapped| b64::decode(wrapped).ok());
+            key = wrapped.and_then(|wrapped| master.unwrap_share_key(&wrapped).ok());
+        }
         if let Some(key) = key {
             keys.insert(share.handle, key);
         }
     }
-    // Where an account has these, official clients believe no others.
-    keys.extend(kept);
     if !wrapped_again.is_empty() {
         store.write(|tx| {
             let mut shares = wrapped_again.iter();
@@ -96,26 +113,22 @@ pub(crate) fn load(
     })
 }
 
-/// The keys of `^!keys` as last seen, and of those that others left for us.
-fn kept_keys(store: &Store, master: &MasterKey) -> Result<Vec<(NodeHandle, ShareKey)>, StoreError> {
-    let mut keys = Vec::new();
-    if let Some(text) = store.meta(META_PENDING)? {
-        let pending: HashMap<String, String> = serde_json::from_str(&text).unwrap_or_default();
-        for (handle, wrapped) in pending {
-            let key = b64::decode(&wrapped).ok();
-            let key = key.and_then(|key| master.unwrap_share_key(&key).ok());
-            if let (Ok(handle), Some(key)) = (handle.parse(), key) {
-                keys.push((handle, key));
-            }
-        }
-    }
-    if let Some(account) = account_keys(store, master)? {
-        let shares = account.shares();
-        keys.extend(shares.map(|(handle, key)| (handle, key.clone())));
-    }
-    Ok(keys)
+/// The keys that others left for us, by folder, wrapped with the master key.
+fn pending_keys(store: &Store) -> Result<HashMap<String, String>, StoreError> {
+    let text = store.meta(META_PENDING)?;
+    Ok(text
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default())
 }
 
+/// Whether a key was left by the user who shares the folder. Anybody can leave one for any folder.
+fn is_from_sharer(rows: &[ShareRow], left: &PendingKey) -> bool {
+    rows.iter().any(|row| {
+        row.kind == ShareKind::Incoming && row.handle == left.share && row.user == Some(left.sender)
+    })
+}
+
+/// The keys of `^!keys` as last seen.
 fn account_keys(store: &Store, master: &MasterKey) -> Result<Option<AccountKeys>, StoreError> {
     let Some(text) = store.meta(META_KEYS)? else {
         return Ok(None);
@@ -207,7 +220,9 @@ impl Shared {
         };
         let mut curves: HashMap<UserHandle, Option<[u8; 32]>> = HashMap::new();
         let mut pending: HashMap<String, String> = HashMap::new();
-        for left in self.api.pending_keys().await? {
+        let left = self.api.pending_keys().await?;
+        let rows = self.store.shares().unwrap_or_default();
+        for left in left.iter().filter(|left| is_from_sharer(&rows, left)) {
             let curve = match curves.get(&left.sender) {
                 Some(curve) => *curve,
                 None => {
@@ -286,5 +301,79 @@ impl State {
             }
         }
         Ok(told)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mega_crypto::{KeyRing, share_handle_auth};
+    use mega_store::{LockHolder, StatePaths, StoreOptions};
+
+    use super::*;
+
+    const MINE: u64 = 1;
+    const SENT: u64 = 2;
+    const LEFT: u64 = 3;
+    const STRAY: u64 = 4;
+
+    fn incoming(handle: u64, sk: &str) -> ShareRow {
+        let handle = NodeHandle::from_u48(handle);
+        let mut row = ShareRow::new(handle, ShareKind::Incoming, sk);
+        row.user = Some(UserHandle([7; 8]));
+        row
+    }
+
+    #[test]
+    fn of_several_keys_the_one_that_is_harder_to_forge_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths {
+            state_dir: dir.path().join("state"),
+            cache_dir: dir.path().join("cache"),
+        };
+        let holder = LockHolder {
+            pid: 1,
+            mountpoint: "/mnt".into(),
+        };
+        let store = Store::open(&paths, &holder, StoreOptions::default()).unwrap();
+        let master = MasterKey::from_bytes([1; 16]);
+        let wrapped = |byte| b64::encode(&master.wrap_share_key(&ShareKey::from_bytes([byte; 16])));
+        let text = |handle| NodeHandle::from_u48(handle).to_string();
+        let mine = NodeHandle::from_u48(MINE);
+        let mut own = ShareRow::new(mine, ShareKind::OwnKey, wrapped(10));
+        let proof = share_handle_auth(&master, &mine.to_string()).unwrap();
+        own.extra = Some(b64::encode(&proof));
+        let pending: HashMap<String, String> = [(MINE, 30), (SENT, 31), (LEFT, 32), (STRAY, 33)]
+            .map(|(handle, byte)| (text(handle), wrapped(byte)))
+            .into();
+        store
+            .write(|tx| {
+                tx.put_share(&own)?;
+                tx.put_share(&incoming(MINE, &wrapped(20)))?;
+                tx.put_share(&incoming(SENT, &wrapped(21)))?;
+                tx.put_share(&incoming(LEFT, ""))?;
+                tx.meta_set(META_PENDING, &serde_json::to_string(&pending).unwrap())
+            })
+            .unwrap();
+        let decryptor = Decryptor::new(KeyRing::new(master.clone(), None, None));
+        load(&store, &decryptor, &master).unwrap();
+        let found = [MINE, SENT, LEFT, STRAY].map(|handle| {
+            let key = decryptor.share(NodeHandle::from_u48(handle));
+            key.map(|key| b64::encode(&master.wrap_share_key(&key)))
+        });
+        let expected = [Some(10), Some(21), Some(32), None].map(|byte| byte.map(wrapped));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_key_that_somebody_else_left_is_not_the_sharers() {
+        let left = |share, sender| PendingKey {
+            sender: UserHandle([sender; 8]),
+            share: NodeHandle::from_u48(share),
+            key: String::new(),
+        };
+        let rows = [incoming(LEFT, "")];
+        assert!(is_from_sharer(&rows, &left(LEFT, 7)));
+        assert!(!is_from_sharer(&rows, &left(LEFT, 8)));
+        assert!(!is_from_sharer(&rows, &left(STRAY, 7)));
     }
 }

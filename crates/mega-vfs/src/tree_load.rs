@@ -55,6 +55,7 @@ pub(crate) async fn load(
         Some(link) => Some(Shaper::new(link, store)?),
         None => None,
     };
+    let me = api.session().map(|session| session.user);
     let running = loading.begin();
     let counter = Arc::clone(loading);
     let loader = Arc::new(std::sync::Mutex::new(Some(store.begin_load()?)));
@@ -78,7 +79,7 @@ pub(crate) async fn load(
                             shaper.keep(&sink_store)?;
                         }
                     }
-                    if let Some(share) = share_from_raw(&raw) {
+                    if let Some(share) = share_from_raw(&raw, me) {
                         loader.share(share)?;
                     }
                     loader.node(row_from_raw(&raw))?;

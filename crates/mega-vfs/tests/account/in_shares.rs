@@ -728,3 +728,61 @@ async fn a_share_outlives_the_one_it_is_in() {
     assert_eq!(world.read(&inner).await.unwrap(), b"inner");
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_ours_is_shared_with_us_by_nobody() {
+    use mega_proto::{ActionPacket, NodeKind, Packet, RawNode, ShareTarget, UserHandle};
+    use mega_tree::truth::{self, Scope};
+    let world = World::with(eager(), |emulator| {
+        emulator
+            .populate(EMAIL, &[Fixture::folder("/mine")])
+            .unwrap();
+    })
+    .await;
+    let mine = world.emulator.find(EMAIL, "/mine").unwrap().handle;
+    let mine = mine.parse().unwrap();
+    let me = world.api.session().unwrap().user;
+    let stranger = UserHandle([7; 8]);
+    let world = world
+        .restart_after(eager(), false, |store| {
+            let scope = Scope {
+                me: Some(me),
+                is_current: true,
+            };
+            let mut node = RawNode::new(mine, None, NodeKind::Folder);
+            node.sharer = Some(stranger);
+            node.access = Some(0);
+            let actions = [
+                ActionPacket::Nodes {
+                    nodes: vec![node],
+                    users: Vec::new(),
+                    client_id: None,
+                },
+                ActionPacket::Share {
+                    node: mine,
+                    owner: Some(stranger),
+                    target: Some(ShareTarget::User(me)),
+                    access: Some(0),
+                    ts: None,
+                    key: None,
+                    owner_key: None,
+                    ha: None,
+                },
+            ];
+            let packets = actions.map(|action| Packet {
+                i: None,
+                st: None,
+                action,
+            });
+            let apply = |tx: &mut mega_store::Tx<'_>| {
+                truth::apply(store, tx, &packets, scope, |_| false).map(|_| ())
+            };
+            store.write(apply).unwrap();
+        })
+        .await;
+    world.write("mine/new", b"new").await;
+    world.settled().await;
+    assert_eq!(world.remote("/mine/new"), b"new");
+    assert_eq!(world.names(".mega/shares").await, Vec::<String>::new());
+    world.finish().await;
+}
