@@ -308,19 +308,33 @@ impl Shared {
         if delta.tree_in_doubt {
             self.is_tree_wanted.store(true, Ordering::Release);
         }
-        // First, so that nodes which come with the key of their share are read at once.
-        let mut invalidations = if delta.shares_changed {
-            self.reload_shares(&mut state)?
-        } else {
-            Vec::new()
-        };
-        invalidations.extend(state.patch(&delta)?);
+        // The packets are in the truth: whatever fails from here on, what is loaded must not stay as it was.
+        let mut invalidations = Vec::new();
+        let mut is_failed = false;
+        if delta.shares_changed {
+            // First, so that nodes which come with the key of their share are read at once.
+            match self.reload_shares(&mut state) {
+                Ok(told) => invalidations = told,
+                Err(errno) => {
+                    tracing::error!(%errno, "share keys could not be used");
+                    is_failed = true;
+                }
+            }
+        }
+        match state.patch(&delta) {
+            Ok(told) => invalidations.extend(told),
+            Err(errno) => {
+                state.forget_dirs();
+                return Err(errno);
+            }
+        }
         state.forget_races(packets);
         state.changes.unstall();
         let lacks_share_keys = state.lacks_share_keys;
         drop(state);
         self.wake.notify_one();
-        let wants_keys = delta.stored_keys_changed || (delta.shares_changed && lacks_share_keys);
+        let wants_keys =
+            is_failed || delta.stored_keys_changed || (delta.shares_changed && lacks_share_keys);
         Ok((invalidations, delta.quota_changed, wants_keys))
     }
 

@@ -264,24 +264,24 @@ impl Shared {
             .map_err(|error| crate::errno::store_errno(&error))?;
         state.take_shares(&loaded.rows);
         state.lacks_share_keys = loaded.is_lacking;
-        state.build_anew(&loaded.new)
+        Ok(state.build_anew(&loaded.new))
     }
 }
 
 impl State {
     /// Nodes below these folders can be read now, which could not: their directories get other names.
-    fn build_anew(&mut self, folders: &[NodeHandle]) -> OpResult<Vec<Invalidation>> {
+    fn build_anew(&mut self, folders: &[NodeHandle]) -> Vec<Invalidation> {
         let mut told = Vec::new();
         if folders.is_empty() {
-            return Ok(told);
+            return told;
         }
         let loaded: Vec<Subject> = self.dirs.iter().map(|(subject, _)| *subject).collect();
         for directory in loaded {
-            let mut is_below = false;
-            for folder in folders {
-                is_below |= self.is_within(directory, Subject::Node(*folder))?;
-            }
-            if !is_below {
+            let is_below = |folder: &NodeHandle| {
+                let is_within = self.is_within(directory, Subject::Node(*folder));
+                is_within.unwrap_or(true)
+            };
+            if !folders.iter().any(is_below) {
                 continue;
             }
             let names: Vec<String> = self
@@ -291,16 +291,17 @@ impl State {
                 .flat_map(|dir| dir.after(0).map(|entry| entry.spelling.to_string()))
                 .collect();
             self.forget_dir(directory);
+            // One that cannot be built now, or is removed, is when it is asked for.
             let new: Vec<String> = self
-                .dir(directory)?
-                .after(0)
-                .map(|entry| entry.spelling.to_string())
+                .dir(directory)
+                .into_iter()
+                .flat_map(|dir| dir.after(0).map(|entry| entry.spelling.to_string()))
                 .collect();
             for name in names.into_iter().chain(new) {
                 self.tell_entry(&mut told, directory, name);
             }
         }
-        Ok(told)
+        told
     }
 }
 

@@ -137,10 +137,14 @@ impl Shared {
             let told = self.reload_shares(&mut state);
             (told, state.lacks_share_keys)
         };
-        if lacks_keys {
+        if lacks_keys || told.is_err() {
             self.keys_wanted.notify_one();
         }
-        self.notify(told.map_err(StartError::Local)?);
+        // What the new tree has changed is shown all the same.
+        match told {
+            Ok(told) => self.notify(told),
+            Err(errno) => tracing::error!(%errno, "share keys could not be used"),
+        }
         self.adopt_known().map_err(StartError::Local)?;
         self.lock().own.forget_all();
         if let Some(replaced) = replaced {

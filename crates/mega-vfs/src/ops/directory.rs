@@ -28,7 +28,8 @@ impl Vfs {
         Ok(state.handles.insert(Handle::Directory(ino)))
     }
 
-    /// Up to `limit` entries after `offset` (0 begins), `.` and `..` first.
+    /// Up to `limit` entries after `offset` (0 begins), `.` and `..` first. One that was removed since it was
+    /// opened has no others.
     ///
     /// # Errors
     /// As `opendir`.
@@ -63,6 +64,10 @@ impl Vfs {
                     });
                 }
             }
+        }
+        if state.changes.get(subject).is_some_and(|row| row.removed) {
+            // Nothing is in it, or it could not have been removed.
+            return Ok(listing);
         }
         let page: Vec<_> = state
             .dir(subject)?

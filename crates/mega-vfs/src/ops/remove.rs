@@ -64,6 +64,7 @@ impl Shared {
             drop_staging(&self.store, &content.layers);
         }
         state.take_out(directory, subject);
+        state.forget_dir(subject);
         state.touch_dir(directory);
         // Whoever has it open, or is in it, can still ask about it.
         state.inodes.changed(removal.ino, None);

@@ -265,6 +265,12 @@ impl State {
         }
     }
 
+    /// The same with all of them.
+    pub(crate) fn forget_dirs(&mut self) {
+        self.dirs.clear();
+        self.loaded_entries = 0;
+    }
+
     /// Somebody else made the folder that we were about to make: ours becomes theirs.
     pub(crate) fn merge_folder(&mut self, parent: Subject, row: &NodeRow) -> OpResult<bool> {
         let StoredName::Named(name) = self.stored_of(row) else {

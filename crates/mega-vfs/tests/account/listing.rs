@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use mega_emulator::Fixture;
+use mega_emulator::{FaultAction, FaultRule, Fixture};
+use rustix::io::Errno;
 
 use crate::support::{EMAIL, World, eager};
 
@@ -61,5 +62,25 @@ async fn what_stays_is_listed_once_while_entries_come_and_go() {
         let is_new = name.starts_with("here") || name.starts_with("there");
         assert!(is_new || seen.contains_key(&name), "{name} was left out");
     }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_ends_when_its_directory_is_removed() {
+    let world = World::with(eager(), |emulator| {
+        emulator.populate(EMAIL, &[Fixture::folder("/d")]).unwrap();
+    })
+    .await;
+    let held = FaultRule::new("cmd:m", FaultAction::Held);
+    let rule = world.emulator.faults().add(held);
+    let ino = world.ino("d").await.unwrap();
+    let fh = world.vfs.opendir(ino).await.unwrap();
+    world.rmdir("d").await.unwrap();
+    let rest = world.vfs.readdir(ino, fh, 2, 10).await.unwrap();
+    assert!(rest.is_empty());
+    assert_eq!(world.vfs.opendir(ino).await, Err(Errno::NOENT));
+    world.vfs.releasedir(fh).await.unwrap();
+    world.emulator.faults().remove(rule);
+    world.settled().await;
     world.finish().await;
 }

@@ -1,7 +1,7 @@
 //! Writing below folders that others see: every new node brings a key for them. The emulator opens each of
 //! those keys and counts a missing or wrong one as a violation.
 
-use mega_emulator::{AccountSpec, Fixture};
+use mega_emulator::{AccountSpec, FaultAction, FaultRule, Fixture};
 use mega_vfs::RenameMode;
 
 use crate::support::{EMAIL, World, eager};
@@ -81,5 +81,31 @@ async fn below_a_folder_that_is_exported_while_mounted_too() {
     world.rmdir("shared/a").await.unwrap();
     world.settled().await;
     work_below_it(&world).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_of_a_folder_we_have_just_removed_hides_nothing_else() {
+    let world = World::with(eager(), |emulator| {
+        emulator.add_account(AccountSpec::new(FRIEND, "secret"));
+        let list = [Fixture::folder("/shared"), Fixture::folder("/other")];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    assert_eq!(world.names("shared").await, Vec::<String>::new());
+    assert_eq!(world.names("").await, ["other", "shared"]);
+    let held = FaultRule::new("cmd:m", FaultAction::Held);
+    let rule = world.emulator.faults().add(held);
+    world.rmdir("shared").await.unwrap();
+    let list = [share(), Fixture::file("/other/new", "new", 1)];
+    world.emulator.populate(EMAIL, &list).unwrap();
+    world
+        .until("what came with it is seen", async |world| {
+            world.names("other").await == ["new"]
+        })
+        .await;
+    world.emulator.faults().remove(rule);
+    world.settled().await;
+    assert_eq!(world.names("").await, ["other"]);
     world.finish().await;
 }
