@@ -279,6 +279,17 @@ impl Store {
         self.db.read(|db| truth::has_children(db, handle))
     }
 
+    /// The files in a folder that have older versions. One query however many there are.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn files_with_versions(
+        &self,
+        folder: NodeHandle,
+    ) -> Result<HashSet<NodeHandle>, StoreError> {
+        self.db.read(|db| truth::files_with_versions(db, folder))
+    }
+
     /// All share rows.
     ///
     /// # Errors

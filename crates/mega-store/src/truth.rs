@@ -244,6 +244,25 @@ pub(crate) fn has_children(db: &Connection, parent: NodeHandle) -> Result<bool, 
     Ok(statement.exists([handle_number(parent)])?)
 }
 
+pub(crate) fn files_with_versions(
+    db: &Connection,
+    folder: NodeHandle,
+) -> Result<HashSet<NodeHandle>, StoreError> {
+    let mut statement = db.prepare_cached(
+        "SELECT handle FROM node AS file WHERE parent = ?1 AND kind = ?2 \
+         AND EXISTS (SELECT 1 FROM node WHERE parent = file.handle)",
+    )?;
+    let found = statement.query_map(
+        params![handle_number(folder), NodeKind::File.code()],
+        |row| row.get::<_, i64>(0),
+    )?;
+    let mut files = HashSet::new();
+    for handle in found {
+        files.insert(number_handle(handle?));
+    }
+    Ok(files)
+}
+
 pub(crate) fn roots(db: &Connection) -> Result<Option<Roots>, StoreError> {
     let found = children(db, None)?;
     let first = |kind| {

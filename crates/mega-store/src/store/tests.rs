@@ -358,6 +358,9 @@ fn nodes_arrive_move_and_go() {
         .unwrap();
     assert_eq!(arrivals(10), vec![(30, 3), (20, 4)]);
     assert!(store.has_children(handle(20)).unwrap() && !store.has_children(handle(30)).unwrap());
+    let versioned = store.files_with_versions(handle(10)).unwrap();
+    assert_eq!(versioned, [handle(20)].into());
+    assert!(store.files_with_versions(handle(2)).unwrap().is_empty());
     let mut changed = node(30, Some(10), NodeKind::File);
     changed.suffix = Some(2);
     store.write(|tx| tx.upsert_node(&changed)).unwrap();

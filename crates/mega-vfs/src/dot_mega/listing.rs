@@ -1,5 +1,7 @@
 //! What is in the directories of `.mega` that exist on no server.
 
+use std::collections::HashSet;
+
 use mega_proto::{NodeHandle, NodeKind, UserHandle};
 use mega_store::{NodeRow, Subject};
 use mega_tree::node::Shape;
@@ -46,8 +48,21 @@ impl State {
                     .after(0)
                     .map(|entry| (entry.spelling.to_string(), entry.subject, entry.facts.shape))
                     .collect();
+                let versioned = match directory {
+                    Subject::Node(folder) => self.store.files_with_versions(folder),
+                    Subject::Local(_) => Ok(HashSet::new()),
+                };
+                let versioned = versioned.map_err(|error| store_errno(&error))?;
                 let mut all = Vec::new();
                 for (name, subject, shape) in entries {
+                    let change = self.changes.get(subject);
+                    let is_moved = change.is_some_and(|change| change.place.is_some());
+                    let is_plain = shape != Shape::Directory
+                        && !is_moved
+                        && subject.node().is_none_or(|file| !versioned.contains(&file));
+                    if is_plain {
+                        continue;
+                    }
                     if let Some(inside) = self.with_versions(subject, shape)? {
                         all.push((name, inside));
                     }

@@ -6,6 +6,7 @@ use mega_proto::{ErrorCode, NodeHandle, NodeKind, RawNode};
 use mega_store::{ChangeRow, ChangeState, FailPoint, NodeRow, Place, Subject};
 use mega_transfer::RemoteSource;
 use mega_tree::Child;
+use mega_tree::spelling::suffixed;
 use mega_tree::truth::row_from_raw;
 use serde_json::Value;
 
@@ -567,17 +568,24 @@ impl State {
     /// What was thrown away appears in the bin, if somebody looks there.
     fn show_in_bin(&mut self, bin: NodeHandle, handle: NodeHandle) -> OpResult<Vec<Invalidation>> {
         let bin = Subject::Node(bin);
-        if self.dirs.peek(&bin).is_none() {
-            let ino = self.inodes.known_ino(bin);
-            if !ino.is_some_and(|ino| self.inodes.is_known(ino)) {
-                return Ok(Vec::new());
-            }
-            // The kernel may remember that the name was free.
-            self.dir(bin)?;
+        let is_loaded = self.dirs.peek(&bin).is_some();
+        let ino = self.inodes.known_ino(bin);
+        if !is_loaded && !ino.is_some_and(|ino| self.inodes.is_known(ino)) {
+            return Ok(Vec::new());
         }
         let Some((row, node)) = self.node(handle)? else {
             return Ok(Vec::new());
         };
+        let mut told = Vec::new();
+        if !is_loaded {
+            // The kernel may remember that the name was free. The bin may be large: it is not loaded to find
+            // out whether there is another of that name.
+            let plain = self.config.naming.spell(&node.name, Subject::Node(handle));
+            let name = suffixed(&plain, row.suffix.unwrap_or(0));
+            self.touch_dir(bin);
+            self.tell_entry(&mut told, bin, name);
+            return Ok(told);
+        }
         let child = Child {
             subject: Subject::Node(handle),
             stored: node.name,
@@ -587,7 +595,6 @@ impl State {
         let spelling = self
             .put_in(bin, child)
             .map_err(|error| store_errno(&error))?;
-        let mut told = Vec::new();
         if let Some(spelling) = spelling {
             self.touch_dir(bin);
             self.tell_entry(&mut told, bin, spelling);

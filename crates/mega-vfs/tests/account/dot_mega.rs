@@ -651,3 +651,34 @@ async fn a_discarded_restore_is_in_the_bin_again() {
     );
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_on_its_way_to_another_folder_has_its_versions_there() {
+    let world = World::with(names_first(), |emulator| {
+        let list = [
+            Fixture::file("/a/moved", "old", 1),
+            Fixture::file("/a/plain", "plain", 1),
+            Fixture::Overwrite {
+                path: "/a/moved".into(),
+                content: FixtureContent::Text("new".into()),
+                mtime: Some(2),
+            },
+            Fixture::folder("/b"),
+        ];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    assert_eq!(world.names(".mega/versions/a").await, ["moved"]);
+    let replace = RenameMode::Replace;
+    world.rename("a/moved", "b/moved", replace).await.unwrap();
+    world.write("b/local", b"local").await;
+    for _ in 0..2 {
+        let none = Vec::<String>::new();
+        assert_eq!(world.names(".mega/versions/a").await, none);
+        assert_eq!(world.names(".mega/versions/b").await, ["moved"]);
+        assert_eq!(world.names(".mega/versions/b/moved").await.len(), 1);
+        world.vfs.flush_queue();
+        world.settled().await;
+    }
+    world.finish().await;
+}
