@@ -109,6 +109,7 @@ impl Vfs {
             incoming: std::collections::HashMap::new(),
             contacts: std::collections::HashMap::new(),
             lacks_share_keys: false,
+            keys_to_ask: std::collections::HashSet::new(),
             sharers: Vec::new(),
             zones: std::collections::HashMap::new(),
         };

@@ -88,6 +88,8 @@ pub(crate) struct State {
     pub(crate) incoming: HashMap<NodeHandle, Incoming>,
     /// Some shares have no key here: the server may keep it elsewhere.
     pub(crate) lacks_share_keys: bool,
+    /// Folders of ours that are shared and whose key is not known, until the server has been asked.
+    pub(crate) keys_to_ask: HashSet<NodeHandle>,
     /// Addresses of users.
     pub(crate) contacts: HashMap<UserHandle, String>,
     /// Users that have been shown in `.mega/shares`: their places never change.

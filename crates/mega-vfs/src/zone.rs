@@ -143,6 +143,12 @@ impl State {
                 (share.handle, incoming)
             })
             .collect();
+        self.keys_to_ask = shares
+            .iter()
+            .filter(|share| share.kind == ShareKind::OwnKey)
+            .map(|share| share.handle)
+            .filter(|handle| self.decryptor.share(*handle).is_none())
+            .collect();
         self.contacts = shares
             .iter()
             .filter(|share| share.kind == ShareKind::Contact)
@@ -210,13 +216,27 @@ impl State {
     }
 
     /// Whether a folder is in a share whose key is not known. What is put there could be read by nobody, and
-    /// not be told from what others put.
+    /// not be told from what others put. In a folder of ours it could be read by us only: there this ends when
+    /// the server has been asked and has no key, or has not answered for long.
     pub(crate) fn lacks_key(&self, folder: NodeHandle) -> bool {
-        self.incoming.values().any(|share| !share.has_key)
+        let is_theirs = self.incoming.values().any(|share| !share.has_key)
             && matches!(
                 self.walk_up(Subject::Node(folder)),
                 Ok(Zone::Share { has_key: false, .. })
-            )
+            );
+        is_theirs || (!self.keys_to_ask.is_empty() && self.is_below_unasked(folder))
+    }
+
+    fn is_below_unasked(&self, folder: NodeHandle) -> bool {
+        let mut at = Some(Subject::Node(folder));
+        for _ in 0..DEEPEST {
+            match at {
+                None => return false,
+                Some(Subject::Node(handle)) if self.keys_to_ask.contains(&handle) => return true,
+                Some(subject) => at = self.parent(subject).ok().flatten(),
+            }
+        }
+        false
     }
 
     /// Whether the server takes other attributes of a node.

@@ -179,6 +179,9 @@ impl State {
             }) => return None,
             None => None,
         };
+        if target.is_some_and(|target| self.lacks_key(target)) {
+            return None;
+        }
         let attrs = match (node.attributes, &node.key) {
             (Some(old), Some(key)) => {
                 let mut wanted = old.clone();

@@ -1,7 +1,7 @@
 //! Writing below folders that others see: every new node brings a key for them. The emulator opens each of
 //! those keys and counts a missing or wrong one as a violation.
 
-use mega_emulator::{AccountSpec, FaultAction, FaultRule, Fixture};
+use mega_emulator::{AccountSpec, FaultAction, FaultRule, Fixture, KeyForm};
 use mega_vfs::RenameMode;
 
 use crate::support::{EMAIL, World, eager};
@@ -107,5 +107,43 @@ async fn a_share_of_a_folder_we_have_just_removed_hides_nothing_else() {
     world.emulator.faults().remove(rule);
     world.settled().await;
     assert_eq!(world.names("").await, ["other"]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn below_a_folder_whose_key_is_not_known_yet_it_is_waited_for() {
+    let mut rule = 0;
+    let world = World::with(eager(), |emulator| {
+        emulator.add_account(AccountSpec::new(FRIEND, "secret"));
+        let list = [
+            Fixture::folder("/shared"),
+            Fixture::file("/mine/inner", "x", 1),
+            Fixture::ShareAs {
+                path: "/shared".into(),
+                to: FRIEND.into(),
+                level: 2,
+                key: KeyForm::Kept,
+            },
+        ];
+        emulator.populate(EMAIL, &list).unwrap();
+        let refusal = FaultAction::CommandError { code: -11 };
+        rule = emulator.faults().add(FaultRule::new("cmd:uga", refusal));
+    })
+    .await;
+    world.write("shared/file", b"content").await;
+    world.mkdir("shared/a").await;
+    let replace = RenameMode::Replace;
+    world.rename("mine", "shared/mine", replace).await.unwrap();
+    // What is for nobody else does not wait.
+    world.write("sign", b"").await;
+    world
+        .until("ours goes on", async |world| {
+            world.paths().contains(&"/sign".to_owned())
+        })
+        .await;
+    assert_eq!(world.paths(), ["/mine", "/mine/inner", "/shared", "/sign"]);
+    world.emulator.faults().remove(rule);
+    world.settled().await;
+    assert_eq!(world.names("shared").await, ["a", "file", "mine"]);
     world.finish().await;
 }
