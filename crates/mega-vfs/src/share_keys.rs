@@ -178,6 +178,12 @@ impl Shared {
                     () = self.keys_wanted.notified() => {}
                     () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
                 }
+                if pause == LONGEST_PAUSE {
+                    // What is ours is not kept from Mega for want of keys that only others need.
+                    let mut state = self.lock();
+                    state.keys_to_ask.clear();
+                    state.changes.unstall();
+                }
             }
         }
     }

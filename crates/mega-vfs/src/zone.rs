@@ -217,7 +217,7 @@ impl State {
 
     /// Whether a folder is in a share whose key is not known. What is put there could be read by nobody, and
     /// not be told from what others put. In a folder of ours it could be read by us only: there this ends when
-    /// the server has been asked and has no key.
+    /// the server has been asked and has no key, or has not answered for long.
     pub(crate) fn lacks_key(&self, folder: NodeHandle) -> bool {
         let is_theirs = self.incoming.values().any(|share| !share.has_key)
             && matches!(

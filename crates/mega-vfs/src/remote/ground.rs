@@ -145,8 +145,8 @@ impl State {
                 continue;
             };
             let is_there = || matches!(self.node_row(handle), Ok(Some(_)));
-            let mut placed = self.changes.placed_in(parent);
-            let holds = placed.any(|row| !row.removed && !(is_binned(row) && is_there()));
+            let mut placed = self.changes.placed_in(parent).filter(|row| !row.removed);
+            let holds = placed.any(|row| !is_binned(row) || !is_there());
             if holds && self.is_gone(handle)? && !self.changes.is_in_flight(parent) {
                 gone.push(handle);
             }

@@ -568,6 +568,37 @@ async fn a_folder_thrown_away_before_it_was_uploaded_stays_in_the_bin() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_came_back_out_of_the_bin_is_kept_like_anything_else() {
+    let world = World::with(names_first(), |emulator| {
+        emulator.populate(EMAIL, &[Fixture::folder("/d")]).unwrap();
+    })
+    .await;
+    world.write("d/new", b"new").await;
+    let replace = RenameMode::Replace;
+    world.rename("d", ".mega/trash/d", replace).await.unwrap();
+    world
+        .until("Mega has it in the bin", async |world| {
+            world.emulator.find(EMAIL, "/d").is_none()
+        })
+        .await;
+    world.rename(".mega/trash/d", "d", replace).await.unwrap();
+    world
+        .until("Mega has it back", async |world| {
+            world.emulator.find(EMAIL, "/d").is_some()
+        })
+        .await;
+    // Now somebody else throws it away, who does not know of the file.
+    let theirs = Fixture::Trash { path: "/d".into() };
+    world.emulator.populate(EMAIL, &[theirs]).unwrap();
+    something_else_happens(&world).await;
+    assert_eq!(world.names("").await, ["d", "seen"]);
+    let world = world.restart(eager()).await;
+    world.settled().await;
+    assert_eq!(world.paths(), ["/d", "/d/new", "/seen"]);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_folder_removed_while_its_files_are_uploaded_is_gone() {
     for at in ["ul", "cmd:p"] {
         let world = World::with(eager(), |emulator| {
