@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::MountOptions;
+use super::{Carried, LogLevel, MountOptions};
 use crate::env_vars as env;
 use crate::failure::Failure;
 use crate::quantity::Span;
@@ -15,9 +15,46 @@ pub(crate) struct AccountOptions {
     /// The configuration file [default: ~/.config/megamount/config.toml]
     #[arg(long, value_name = "FILE", env = env::CONFIG, hide_env = true, help_heading = "Program")]
     pub(crate) config: Option<PathBuf>,
+    /// The account's address, instead of the remote's
+    #[arg(long, value_name = "ADDRESS", help_heading = "Program")]
+    mega_user: Option<String>,
+    /// Its password, obscured as rclone does; others can see it, RCLONE_MEGA_PASS hides it
+    #[arg(long, value_name = "OBSCURED", help_heading = "Program")]
+    mega_pass: Option<String>,
+    /// Its two-factor code
+    #[arg(long = "mega-2fa", value_name = "CODE", help_heading = "Program")]
+    mega_2fa: Option<String>,
+    /// Tell more: what is copied, and of what happens; -vv still more
+    #[arg(short, long, action = clap::ArgAction::Count, help_heading = "Program")]
+    pub(crate) verbose: u8,
     /// Those of a mount that mean something without one.
     #[command(flatten)]
     pub(crate) mount: MountOptions,
+}
+
+impl AccountOptions {
+    /// What the command line says of the account.
+    pub(crate) fn carried(&self) -> Carried {
+        Carried {
+            user: self.mega_user.clone(),
+            pass: self.mega_pass.clone(),
+            code: self.mega_2fa.clone(),
+            rclone_config: None,
+        }
+    }
+
+    /// The options of the mount, with what these say of the log.
+    pub(crate) fn of_mount(&self) -> MountOptions {
+        let mut options = self.mount.clone();
+        let level = match self.verbose {
+            0 => None,
+            1 => Some(LogLevel::Info),
+            2 => Some(LogLevel::Debug),
+            _ => Some(LogLevel::Trace),
+        };
+        options.log_level = options.log_level.or(level);
+        options
+    }
 }
 
 /// The options of a mount that the help of these commands shows; the others are taken and not shown.
@@ -28,10 +65,15 @@ pub(super) const SHOWN: &[&str] = &[
     "hard-delete",
     "log-file",
     "log-level",
+    "mega-2fa",
+    "mega-debug",
+    "mega-pass",
+    "mega-user",
     "proxy",
     "state-dir",
     "streams",
     "timeout",
+    "verbose",
 ];
 
 /// The names of the commands whose own commands have [`AccountOptions`].
@@ -226,9 +268,6 @@ pub(crate) struct CopyCommand {
     /// Say what would be copied, and copy nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
-    /// Name each file that was copied
-    #[arg(short, long)]
-    pub(crate) verbose: bool,
     /// Make folders that have nothing in them, too
     #[arg(long)]
     pub(crate) create_empty_src_dirs: bool,

@@ -150,7 +150,7 @@ layer! {
             value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
         uploads: u16,
         /// Delete for good instead of moving to Mega's rubbish bin
-        #[arg(long, env = env::HARD_DELETE, hide_env = true, help_heading = "Writing",
+        #[arg(long, alias = "mega-hard-delete", env = env::HARD_DELETE, hide_env = true, help_heading = "Writing",
             num_args = 0..=1, require_equals = true, default_missing_value = "true",
             value_name = "BOOL")]
         hard_delete: Switch,
@@ -169,7 +169,7 @@ layer! {
             value_name = "TIME")]
         timeout: Span,
         /// Transfer content over TLS too; it is encrypted in any case [default: on]
-        #[arg(long, env = env::TRANSFER_TLS, hide_env = true, help_heading = "Network",
+        #[arg(long, alias = "mega-use-https", env = env::TRANSFER_TLS, hide_env = true, help_heading = "Network",
             value_name = "on|off")]
         transfer_tls: Switch,
         /// Read large files from Mega's storage servers in parts, of which any may be missing or slow

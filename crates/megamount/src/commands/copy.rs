@@ -144,7 +144,12 @@ pub(crate) fn copy(command: &CopyCommand) -> Result<u8, Failure> {
     }
     let configured = accounts.open.first().map(|(_, account)| account.uploads());
     let workers = command.transfers.or(configured).unwrap_or(1);
-    let outcome = transfer::run(&plan, &to, usize::from(workers), command.verbose)?;
+    let outcome = transfer::run(
+        &plan,
+        &to,
+        usize::from(workers),
+        command.account.verbose > 0,
+    )?;
     let mut text = format!(
         "Copied {}, {}",
         counted(outcome.copied, "file"),

@@ -17,7 +17,7 @@ use super::bring_up::{self, LOOK_AGAIN, Started};
 use super::login::LoginHelp;
 use super::plan::Plan;
 use super::translate;
-use crate::cli::{AccountOptions, Carried, LogLevel};
+use crate::cli::{AccountOptions, LogLevel};
 use crate::config::{self, RemoteKind};
 use crate::control::client::{self, Link};
 use crate::control::protocol::Hello;
@@ -87,7 +87,7 @@ impl Account {
         let (remote, _) = config::resolve(
             &format!("{name}:"),
             options.config.as_deref(),
-            &Carried::default(),
+            &options.carried(),
         )?;
         match remote.kind {
             RemoteKind::Link(_) => Err(Failure::LinkHere),
@@ -97,9 +97,9 @@ impl Account {
 
     /// Opens the account of the remote `name`, or the public link that it stands for.
     pub(crate) fn open(name: &str, options: &AccountOptions, need: Need) -> Result<Self, Failure> {
-        let carried = Carried::default();
+        let carried = options.carried();
         let config = options.config.as_deref();
-        let mut plan = Plan::without_mount(name, config, &options.mount, &carried)?;
+        let mut plan = Plan::without_mount(name, config, &options.of_mount(), &carried)?;
         plan.settings.read_only |= need == Need::Look;
         // Somebody waits. Not at once: what belongs together goes together.
         plan.settings.write_back = Span(plan.settings.write_back.0.min(TOGETHER));

@@ -14,7 +14,7 @@ use super::bring_up::{self, LOOK_AGAIN};
 use super::login::{self, LoginHelp};
 use super::plan::Plan;
 use super::translate;
-use crate::cli::{AccountOptions, Carried, LoginCommand, LogoutCommand, WhoamiCommand};
+use crate::cli::{AccountOptions, LoginCommand, LogoutCommand, WhoamiCommand};
 use crate::commands::{counted, say};
 use crate::config::{RemoteKind, RemoteSpec};
 use crate::control::client;
@@ -192,7 +192,7 @@ fn planned(place: &str, options: &AccountOptions) -> Result<Arc<Plan>, Failure> 
     };
     let spec: RemoteSpec = place.parse()?;
     let config = options.config.as_deref();
-    let plan = Plan::without_mount(&spec.name, config, &options.mount, &Carried::default())?;
+    let plan = Plan::without_mount(&spec.name, config, &options.of_mount(), &options.carried())?;
     if plan.link().is_some() {
         return Err(Failure::Usage(format!(
             "'{}:' is a public link, which needs no login and has no session.",

@@ -7,6 +7,7 @@ mod home;
 mod login;
 mod mounting;
 mod rclone;
+mod session;
 mod setup;
 mod terminal;
 mod units;

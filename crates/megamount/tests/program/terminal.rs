@@ -19,6 +19,11 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Starts the binary with `args`, which need no quoting.
     pub(crate) fn start(home: &Home, args: &str) -> Self {
+        Self::start_at(home, args, None)
+    }
+
+    /// The same with another server.
+    pub(crate) fn start_at(home: &Home, args: &str, api_url: Option<&str>) -> Self {
         let command = format!("{} {args}", env!("CARGO_BIN_EXE_megamount"));
         let mut child = std::process::Command::new("script")
             .args(["--quiet", "--return", "--command", &command, "/dev/null"])
@@ -26,6 +31,8 @@ impl Terminal {
             .env("HOME", home.path(""))
             .env("PATH", "/usr/bin:/bin")
             .env("SHELL", "/bin/sh")
+            .env("XDG_RUNTIME_DIR", home.path("run"))
+            .envs(api_url.map(|url| ("MEGAMOUNT_API_URL", url)))
             .current_dir(home.path(""))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
