@@ -318,7 +318,7 @@ impl Api {
             Ok(body) => body,
             Err(error) => return Outcome::Trouble(Trouble::lost(error)),
         };
-        wire::came(&frozen.id().to_string(), &body);
+        wire::came(frozen.id(), &body);
         match decode(&body, frozen.traits(), ApiVersion::V1) {
             Ok(replies) => Outcome::Answers(
                 replies
@@ -346,7 +346,7 @@ impl Api {
         idle: Duration,
     ) -> Result<Response, Trouble> {
         let url = format!("{}/cs?id={}{authority}", self.0.http.origin(), frozen.id());
-        wire::sent(&frozen.id().to_string(), &frozen.body());
+        wire::sent(frozen.id(), &frozen.body());
         self.post(&url, frozen.body(), idle).await
     }
 
