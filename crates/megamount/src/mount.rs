@@ -178,6 +178,10 @@ async fn mount_and_wait(
 struct PidFile(std::path::PathBuf);
 
 impl PidFile {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it is of no use after a crash, so it need not survive one"
+    )]
     fn write(path: &std::path::Path) -> Result<Self, Failure> {
         let text = format!("{}\n", std::process::id());
         match std::fs::write(path, text) {
