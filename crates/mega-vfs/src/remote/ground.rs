@@ -179,16 +179,21 @@ impl State {
         Ok(self.fate(handle)? == Fate::Gone)
     }
 
-    /// What has become of a node, by its handle. Where we have moved it counts.
+    /// What has become of a node, by its handle. What we have moved has not lost its ground: Mega only does not
+    /// know yet where it is, and a folder that is gone comes back for what was moved into it.
     fn fate(&self, handle: NodeHandle) -> OpResult<Fate> {
         let Some(row) = self.node_row(handle)? else {
             return Ok(Fate::Gone);
         };
-        let change = self.changes.get(Subject::Node(handle));
-        match change.and_then(|change| change.place.as_ref()) {
-            Some(place) => self.fate_in(place.parent),
-            None => self.fate_of(&row),
+        if self.is_moved(Subject::Node(handle)) {
+            return Ok(Fate::Present);
         }
+        self.fate_of(&row)
+    }
+
+    fn is_moved(&self, subject: Subject) -> bool {
+        let change = self.changes.get(subject);
+        change.is_some_and(|change| change.place.is_some())
     }
 
     /// Makes a local folder in the place of one that is gone, and of the ones above it.
@@ -326,31 +331,22 @@ impl State {
         self.fate_in(Subject::Node(parent))
     }
 
-    /// What has become of something in this folder. A folder that we have moved is where we have moved it,
-    /// out of the bin or into it, and has not lost its ground: Mega only does not know yet.
+    /// What has become of something in this folder. Below what we have moved, out of the bin or into it, nothing
+    /// has lost its ground.
     fn fate_in(&self, folder: Subject) -> OpResult<Fate> {
         let mut at = folder;
         for _ in 0..4096 {
-            let change = self.changes.get(at);
-            at = match (change.and_then(|change| change.place.as_ref()), at) {
-                (Some(place), _) => {
-                    if place.parent.node().is_some() && place.parent.node() == self.roots.rubbish {
-                        return Ok(Fate::Present);
-                    }
-                    place.parent
-                }
-                (None, Subject::Local(_)) => return Ok(Fate::Present),
-                (None, Subject::Node(handle)) => {
-                    let parent = self.node_row(handle)?.and_then(|row| row.parent);
-                    match parent {
-                        None => return Ok(Fate::Present),
-                        Some(parent) if Some(parent) == self.roots.rubbish => {
-                            return Ok(Fate::Gone);
-                        }
-                        Some(parent) => Subject::Node(parent),
-                    }
-                }
+            if self.is_moved(at) {
+                return Ok(Fate::Present);
+            }
+            let Subject::Node(handle) = at else {
+                return Ok(Fate::Present);
             };
+            match self.node_row(handle)?.and_then(|row| row.parent) {
+                None => return Ok(Fate::Present),
+                Some(parent) if Some(parent) == self.roots.rubbish => return Ok(Fate::Gone),
+                Some(parent) => at = Subject::Node(parent),
+            }
         }
         Ok(Fate::Gone)
     }

@@ -165,6 +165,45 @@ async fn a_folder_deleted_elsewhere_comes_back_for_what_was_made_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_moved_into_a_folder_that_they_throw_away_brings_it_back_as_one() {
+    let world = World::with(slow(), |emulator| {
+        let list = [Fixture::folder("/moved"), Fixture::folder("/target")];
+        emulator.populate(EMAIL, &list).unwrap();
+    })
+    .await;
+    world.write("moved/mine", b"mine").await;
+    world
+        .rename("moved", "target/moved", RenameMode::Replace)
+        .await
+        .unwrap();
+    let theirs = [
+        Fixture::Trash {
+            path: "/target".into(),
+        },
+        Fixture::folder("/moved/theirs"),
+    ];
+    world.emulator.populate(EMAIL, &theirs).unwrap();
+    world
+        .until("theirs is seen", async |world| {
+            world.names("target/moved").await == ["mine", "theirs"]
+        })
+        .await;
+    assert_eq!(world.names("").await, ["target"]);
+    let world = world.restart(eager()).await;
+    world.settled().await;
+    assert_eq!(
+        world.paths(),
+        [
+            "/target",
+            "/target/moved",
+            "/target/moved/mine",
+            "/target/moved/theirs"
+        ]
+    );
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_folder_made_on_both_sides_is_one() {
     let world = World::with(slow(), |_| {}).await;
     world.mkdir("d").await;
