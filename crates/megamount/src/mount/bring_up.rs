@@ -1,7 +1,6 @@
 //! From a plan to a mount that answers.
 
 use std::mem::ManuallyDrop;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use mega_emulator::Emulator;
 use mega_store::{LockHolder, StatePaths, Store, StoreError, StoreOptions};
 use mega_transfer::{MemoryBudget, TransferLimits, Verify};
 use mega_vfs::{Loading, Vfs, VfsConfig};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use tokio::runtime::Handle;
 use url::Url;
 
@@ -368,15 +368,17 @@ async fn attach(
     let session = ManuallyDrop::new(session.map_err(failed)?);
     let attachment = Attachment::at(&plan.mountpoint, ended).map_err(failed)?;
     vfs.set_notifier(Arc::new(Notices::new(session.notifier())));
-    let path = plan.mountpoint.clone();
-    let asked = tokio::task::spawn_blocking(move || path.metadata());
-    let answer = tokio::time::timeout(FIRST_ANSWER, asked).await;
-    let answer = answer.map_err(|_| failed(std::io::Error::other("the mount does not answer")))?;
-    let root = answer
-        .map_err(std::io::Error::other)
-        .flatten()
-        .map_err(failed)?;
-    if root.dev() != attachment.device() || root.ino() != fuser::INodeNo::ROOT.0 {
+    // The kernel is told how we are before `Session::new` returns. It is not asked through the mount: a thread of
+    // ours that waits for an answer of ours keeps the process, and the mount with it, when we are killed.
+    let root = statx(
+        CWD,
+        &plan.mountpoint,
+        AtFlags::STATX_DONT_SYNC,
+        StatxFlags::INO,
+    );
+    let root = root.map_err(|errno| failed(errno.into()))?;
+    let device = rustix::fs::makedev(root.stx_dev_major, root.stx_dev_minor);
+    if device != attachment.device() || root.stx_ino != fuser::INodeNo::ROOT.0 {
         return Err(failed(std::io::Error::other(
             "something else is mounted there now",
         )));
