@@ -152,9 +152,13 @@ fn ffprobe_of_two_hundred_films_fetches_little_of_them() {
     let size = std::fs::metadata(out.join("film.mp4")).unwrap().len();
     let mount = world.mount_with("remote:", &["--cache-dir", out.to_str().unwrap()]);
     let before = world.emulator.counters().bytes_down;
-    let found = mount.sh(
-        "for f in *; do ffprobe -v error -of csv=p=0 -show_entries format=duration:stream=codec_name $f; done | sort | uniq -c",
-    );
+    let mut found = String::new();
+    // In parts, because a script has half a minute.
+    for names in ["[0-4]*", "[5-9]*", "f*"] {
+        found += &mount.sh(&format!(
+            "for f in {names}; do ffprobe -v error -of csv=p=0 -show_entries format=duration:stream=codec_name $f; done | sort | uniq -c"
+        ));
+    }
     let moved = world.emulator.counters().bytes_down - before;
     for part in ["mpeg4", "aac", "20.0"] {
         assert!(found.contains(part), "{found}");
