@@ -13,6 +13,7 @@ import argparse
 import os
 import pathlib
 import random
+import re
 import stat
 import sys
 import threading
@@ -52,6 +53,8 @@ class Worker:
         self.failure = None
         self.root = None
         self.serial = 0
+        # What was ever meant to be in a file, and when: tells what came back.
+        self.contents = {}
 
     # The calls: each is (text, new picture, function, path with unknown bytes while it runs).
 
@@ -73,6 +76,8 @@ class Worker:
     def change(self, path, entry):
         tree = dict(self.tree)
         tree[path] = entry
+        if entry is not None:
+            self.contents[hash(entry[0])] = f"{path} at call {self.acknowledged}"
         return tree
 
     def moved(self, old, new):
@@ -224,7 +229,14 @@ class Worker:
                 self.alternatives, self.loose = None, set()
                 return len(found)
             reasons.append(reason)
-        raise labs.Failure(f"{self.name}: " + " / ".join(reasons))
+        raise labs.Failure(f"{self.name}: " + " / ".join(reasons) + self.history(reasons))
+
+    def history(self, reasons):
+        """What this worker has done with the paths that are named in the reasons."""
+        names = {word for reason in reasons for word in re.findall(r"n\d+", reason)}
+        journal = pathlib.Path(self.journal.name).read_text(encoding="utf-8").splitlines()
+        about = [line for line in journal if names & set(re.findall(r"n\d+", line))]
+        return "\n  " + "\n  ".join(about[-20:] + ["the last lines:"] + journal[-4:])
 
     def observed(self, path, expected, found):
         if expected is None:
@@ -243,7 +255,9 @@ class Worker:
             if entry is None or path in self.loose:
                 continue
             if entry[0] != seen[0]:
-                return f"{path}: {len(seen[0])} bytes where {len(entry[0])} others were acknowledged"
+                what = self.contents.get(hash(seen[0]), "content that nobody wrote")
+                return (f"{path}: {len(seen[0])} bytes ({what}) where {len(entry[0])} others "
+                        f"({self.contents.get(hash(entry[0]))}) were acknowledged")
             if entry[1] is not None and entry[1] != seen[1]:
                 return f"{path}: mtime {seen[1]} where {entry[1]} was acknowledged"
         return None
