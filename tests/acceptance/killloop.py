@@ -203,8 +203,10 @@ class Worker:
                         return
         except OSError as error:
             self.note(f"failed {error!r}")
-            # The kernel tells us of the death before the parent does.
-            time.sleep(0.2)
+            # The kernel tells us of the death before the parent does, on a busy machine long before.
+            deadline = time.monotonic() + 10
+            while not is_over.is_set() and mount.is_running() and time.monotonic() < deadline:
+                time.sleep(0.01)
             if not is_over.is_set() and mount.is_running():
                 self.failure = f"{self.name}: {error!r} from a living mount; {self.surroundings(error)}"
 
