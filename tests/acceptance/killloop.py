@@ -365,7 +365,17 @@ class Loop:
 
     def look_locally(self, mount):
         for worker in self.workers:
-            self.checked += worker.look(read_tree(mount.mountpoint / worker.name))
+            folder = mount.mountpoint / worker.name
+            try:
+                self.checked += worker.look(read_tree(folder))
+            except labs.Failure as failure:
+                # A failure all the same. But bytes that are lost are another fault than an old view of them.
+                time.sleep(3)
+                try:
+                    worker.look(read_tree(folder))
+                except labs.Failure as later:
+                    raise labs.Failure(f"{failure}\nand 3 s later: {later}") from later
+                raise labs.Failure(f"{failure}\nbut 3 s later it was as acknowledged") from failure
 
     def drain(self, mount):
         mount.end()
