@@ -37,6 +37,22 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// What one of our commands printed; it must succeed.
+#[track_caller]
+pub fn done(world: &World, args: &[&str]) -> String {
+    let answer = world.command(args);
+    assert_eq!(answer.code, 0, "{args:?}: {}", answer.errors);
+    answer.text
+}
+
+/// What one of our commands complained about; its exit code must be `code`.
+#[track_caller]
+pub fn fails(world: &World, args: &[&str], code: i32) -> String {
+    let answer = world.command(args);
+    assert_eq!(answer.code, code, "{args:?}: {}", answer.errors);
+    answer.errors
+}
+
 /// What a script printed, when it ended with 0. Fails otherwise, or after [`PATIENCE`].
 #[track_caller]
 pub fn sh(directory: &Path, script: &str) -> String {

@@ -8,26 +8,10 @@ use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use mega_emulator::{AccountSpec, FaultAction, FaultRule, Fixture, pattern};
-use megamount_tests::{World, wait_until};
+use megamount_tests::{World, done, fails, wait_until};
 
 /// 1 May 2024, 12:00 UTC.
 const DAY: i64 = 1_714_564_800;
-
-/// What the command printed; it must succeed.
-#[track_caller]
-fn done(world: &World, args: &[&str]) -> String {
-    let answer = world.command(args);
-    assert_eq!(answer.code, 0, "{args:?}: {}", answer.errors);
-    answer.text
-}
-
-/// What the command complained about; its exit code must be `code`.
-#[track_caller]
-fn fails(world: &World, args: &[&str], code: i32) -> String {
-    let answer = world.command(args);
-    assert_eq!(answer.code, code, "{args:?}: {}", answer.errors);
-    answer.errors
-}
 
 /// A local file with a time of its own.
 fn local(world: &World, name: &str, content: &[u8]) {

@@ -3,18 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use mega_emulator::{Fixture, FixtureContent};
-use megamount_tests::World;
+use megamount_tests::{World, done};
 
 /// 1 May 2024, 12:00 UTC.
 const DAY: i64 = 1_714_564_800;
-
-/// What the command printed; it must succeed.
-#[track_caller]
-fn done(world: &World, args: &[&str]) -> String {
-    let answer = world.command(args);
-    assert_eq!(answer.code, 0, "{args:?}: {}", answer.errors);
-    answer.text
-}
 
 fn pattern(path: &str, size: u64, seed: u64) -> Fixture {
     let content = FixtureContent::Pattern { size, seed };

@@ -5,7 +5,7 @@
 use std::process::Stdio;
 
 use mega_emulator::{FaultAction, FaultRule, Fixture, pattern};
-use megamount_tests::{World, sh, wait_until};
+use megamount_tests::{World, done, fails, sh, wait_until};
 
 /// 1 May 2024, 12:00 UTC.
 const DAY: i64 = 1_714_564_800;
@@ -46,18 +46,15 @@ impl Exported {
     /// What the command printed; it must succeed.
     #[track_caller]
     fn done(&self, args: &[&str]) -> String {
-        let answer = self.world.command(args);
-        assert_eq!(answer.code, 0, "{args:?}: {}", answer.errors);
-        answer.text
+        done(&self.world, args)
     }
 
     /// What the command complained about, without the key; its exit code must be `code`.
     #[track_caller]
     fn fails(&self, args: &[&str], code: i32) -> String {
-        let answer = self.world.command(args);
-        assert_eq!(answer.code, code, "{args:?}: {}", answer.errors);
-        assert!(!answer.errors.contains(&self.key), "{}", answer.errors);
-        answer.errors
+        let errors = fails(&self.world, args, code);
+        assert!(!errors.contains(&self.key), "{errors}");
+        errors
     }
 
     #[track_caller]

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use mega_emulator::{FaultAction, FaultRule, Fixture, pattern};
-use megamount_tests::{PASSWORD, USER, World};
+use megamount_tests::{PASSWORD, USER, World, done, fails};
 use serde_json::Value;
 
 /// 1 May 2024, 12:00 UTC.
@@ -20,22 +20,6 @@ fn world() -> World {
         Fixture::folder("/empty"),
         Fixture::pattern("/big", 3_000_000, 7),
     ])
-}
-
-/// What the command printed; it must succeed.
-#[track_caller]
-fn done(world: &World, args: &[&str]) -> String {
-    let answer = world.command(args);
-    assert_eq!(answer.code, 0, "{args:?}: {}", answer.errors);
-    answer.text
-}
-
-/// What the command complained about; its exit code must be `code`.
-#[track_caller]
-fn fails(world: &World, args: &[&str], code: i32) -> String {
-    let answer = world.command(args);
-    assert_eq!(answer.code, code, "{args:?}: {}", answer.errors);
-    answer.errors
 }
 
 /// What everything looks like, mounted or not.

@@ -5,24 +5,8 @@
 use std::os::unix::fs::PermissionsExt;
 
 use mega_emulator::{AccountSpec, FaultAction, FaultRule, Fixture};
-use megamount_tests::{PASSWORD, USER, World, wait_until};
+use megamount_tests::{PASSWORD, USER, World, done, fails, wait_until};
 use serde_json::Value;
-
-/// What the command printed; it must succeed.
-#[track_caller]
-fn done(world: &World, args: &[&str]) -> String {
-    let answer = world.command(args);
-    assert_eq!(answer.code, 0, "{args:?}: {}", answer.errors);
-    answer.text
-}
-
-/// What the command complained about; its exit code must be `code`.
-#[track_caller]
-fn fails(world: &World, args: &[&str], code: i32) -> String {
-    let answer = world.command(args);
-    assert_eq!(answer.code, code, "{args:?}: {}", answer.errors);
-    answer.errors
-}
 
 /// A world whose remote is another account.
 fn world_of(spec: AccountSpec, password: &str) -> World {
