@@ -35,6 +35,15 @@ pub struct TransferLimits {
     pub patience: Duration,
 }
 
+/// How many times longer a connection may take where the bandwidth is limited to `rate`: one that waits for its share
+/// does not crawl.
+pub(crate) const fn patience_at(rate: Option<u64>) -> u32 {
+    match rate {
+        Some(_) => 20,
+        None => 1,
+    }
+}
+
 impl Default for TransferLimits {
     fn default() -> Self {
         Self {

@@ -22,13 +22,12 @@ use super::striped;
 use super::trouble::{Remedy, Trouble};
 use super::units::FlightKind;
 use crate::error::TransferError;
+use crate::limits::patience_at;
 
 /// Memory of one flight: the unit being filled, the unit being stored, and what the connection holds.
 const BUFFERS: u64 = 4 * UNIT;
 /// A unit that takes this many times the stall limit comes over a crawling connection: replace it.
 const CRAWL: u32 = 3;
-/// How much longer everything may take where the bandwidth is limited.
-const LIMITED: u32 = 20;
 /// Transfer quota that is there again so soon is waited for.
 const GRACE: Duration = Duration::from_secs(2);
 /// Consecutive failures without a byte after which a flight somebody waits for ends.
@@ -223,11 +222,7 @@ impl Run<'_> {
             return Ok(());
         }
         let shared = self.file.shared();
-        // A connection that waits for its share of a limited bandwidth does not crawl.
-        let stall = match shared.api.bandwidth().down {
-            Some(_) => shared.limits.stall * LIMITED,
-            None => shared.limits.stall,
-        };
+        let stall = shared.limits.stall * patience_at(shared.api.bandwidth().down);
         let request = origin.get(&shared.api, self.file.size(), self.offset..end, stall);
         let mut body = Box::pin(stalled(stall, request).await??);
         let mut unit_begun = Instant::now();

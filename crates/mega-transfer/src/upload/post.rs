@@ -14,9 +14,8 @@ use tokio::time::{Instant, timeout};
 
 use super::attempt::{Attempt, Setback};
 use crate::error::TransferError;
+use crate::limits::patience_at;
 
-/// How much longer everything may take where the bandwidth is limited.
-const LIMITED: u32 = 20;
 /// How often a connection's progress is looked at while it may stall.
 const LOOKS: u32 = 8;
 
@@ -102,14 +101,9 @@ async fn watch(
     patience: u32,
     allowance: Duration,
 ) -> Result<ChunkAck, StorageError> {
-    // A connection that waits for its share of a limited bandwidth does not crawl.
-    let is_limited = attempt.job.shared.api.bandwidth().up.is_some();
-    let patience = if is_limited {
-        patience.saturating_mul(LIMITED)
-    } else {
-        patience
-    };
-    let stall = attempt.job.shared.limits.stall * patience;
+    let shared = &attempt.job.shared;
+    let patience = patience.saturating_mul(patience_at(shared.api.bandwidth().up));
+    let stall = shared.limits.stall * patience;
     let length = piece.body.len() as u64;
     let mut posting = Box::pin(posting);
     let begun = Instant::now();
