@@ -6,7 +6,7 @@
 //! A file that a command has not finished has a name of its own ([`is_partial`]): it is never pushed,
 //! and a start removes what a killed command left. Never waits for the network, except where it says so.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use mega_api::ApiError;
@@ -251,9 +251,13 @@ impl Vfs {
         let mut state = self.shared.lock();
         let (subject, facts) = state.walk(path)?;
         let attr = state.attr_with(subject, facts)?;
+        Ok(self.hold(state, attr))
+    }
+
+    /// Counts a reference to what was found, and gives it out.
+    pub(crate) fn hold(&self, mut state: MutexGuard<'_, State>, attr: Attr) -> Held {
         state.inodes.remember(attr.ino, 1);
-        drop(state);
-        Ok(Held::adopt(self, attr))
+        Held::adopt(self, attr)
     }
 
     /// What is at a path.

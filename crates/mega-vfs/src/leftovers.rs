@@ -6,20 +6,16 @@
 use std::time::Duration;
 
 use mega_crypto::Attributes;
-use mega_proto::{NodeHandle, NodeKind};
+use mega_proto::NodeHandle;
 use mega_store::Subject;
 use rustix::io::Errno;
 
 use crate::Vfs;
 use crate::catalog::{Detail, Held, Item};
-use crate::errno::store_errno;
 use crate::links::AskError;
-use crate::shared::Shared;
+use crate::push::origin_of;
 use crate::state::State;
 use crate::types::OpResult;
-
-/// More versions than any file has: a circle must not hang us.
-const MOST_VERSIONS: usize = 10_000;
 
 /// Something in the rubbish bin.
 #[derive(Debug, Clone)]
@@ -35,49 +31,20 @@ impl State {
         self.roots.rubbish.map(Subject::Node).ok_or(Errno::NOENT)
     }
 
-    /// Attribute `rr`: the folder that a node was in when it was removed.
+    /// The path in the account of the folder that something in the bin was in, none if it is not there any more.
     fn origin(&self, attributes: Option<&Attributes>) -> Option<String> {
-        let parent: NodeHandle = attributes?.text("rr")?.parse().ok()?;
-        if parent == self.roots.cloud {
-            return Some(String::new());
-        }
-        self.path_below(parent, self.roots.cloud)
-    }
-
-    /// The path of a folder below another, none if it is not there.
-    fn path_below(&self, folder: NodeHandle, top: NodeHandle) -> Option<String> {
         let mut parts = Vec::new();
-        let mut at = folder;
-        while at != top {
-            let (row, node) = self.node(at).ok()??;
-            let name = mega_tree::spelling::spell(&node.name, Subject::Node(at));
-            parts.push(mega_tree::spelling::suffixed(
-                &name,
-                row.suffix.unwrap_or(0),
-            ));
-            at = row.parent?;
+        let mut at = Subject::Node(origin_of(attributes?)?);
+        while at != Subject::Node(self.roots.cloud) {
+            let (parent, name) = self.parent_and_spelling(at)?;
+            parts.push(name);
+            at = parent;
             if parts.len() > 4096 {
                 return None;
             }
         }
         parts.reverse();
         Some(parts.join("/"))
-    }
-}
-
-impl Shared {
-    /// The old versions of a file, newest first.
-    fn versions(&self, handle: NodeHandle) -> OpResult<Vec<NodeHandle>> {
-        let mut found: Vec<NodeHandle> = Vec::new();
-        let mut at = handle;
-        while found.len() < MOST_VERSIONS {
-            let children = self.store.children(at).map_err(|e| store_errno(&e))?;
-            let older = children.iter().find(|row| row.kind == NodeKind::File);
-            let Some(older) = older else { break };
-            at = older.handle;
-            found.push(at);
-        }
-        Ok(found)
     }
 }
 
@@ -116,9 +83,7 @@ impl Vfs {
         let mut state = self.shared.lock();
         let bin = state.rubbish()?;
         let attr = state.attr(bin)?;
-        state.inodes.remember(attr.ino, 1);
-        drop(state);
-        Ok(Held::adopt(self, attr))
+        Ok(self.hold(state, attr))
     }
 
     /// Empties the rubbish bin for good.
@@ -140,11 +105,10 @@ impl Vfs {
     /// # Errors
     /// EIO when the local state fails.
     pub fn old_versions(&self, handle: NodeHandle) -> OpResult<Vec<Item>> {
-        let versions = self.shared.versions(handle)?;
         let mut state = self.shared.lock();
-        let mut found = Vec::with_capacity(versions.len());
-        for version in versions {
-            let subject = Subject::Node(version);
+        let mut found = Vec::new();
+        for version in state.older_versions(handle)? {
+            let subject = Subject::Node(version.handle);
             let facts = state.facts(subject)?;
             found.push(state.item_of("", subject, facts, Detail::Listing)?);
         }
@@ -160,9 +124,7 @@ impl Vfs {
         let subject = Subject::Node(handle);
         let facts = state.facts(subject)?;
         let attr = state.attr_with(subject, facts)?;
-        state.inodes.remember(attr.ino, 1);
-        drop(state);
-        Ok(Held::adopt(self, attr))
+        Ok(self.hold(state, attr))
     }
 
     /// Deletes old versions of a file for good, the newest `keep` excepted; how many.
@@ -171,7 +133,7 @@ impl Vfs {
     /// What the server says.
     pub async fn prune(&self, handle: NodeHandle, keep: usize) -> Result<usize, AskError> {
         let shared = &self.shared;
-        let mut old = shared.versions(handle)?;
+        let mut old = shared.lock().older_versions(handle)?;
         let old = old.split_off(keep.min(old.len()));
         if old.is_empty() {
             return Ok(0);
@@ -180,7 +142,7 @@ impl Vfs {
             let _alone = shared.gate.lock().await;
             // The oldest first: whatever comes in between, what is left is a whole row.
             for version in old.iter().rev() {
-                shared.api.delete_version(*version).await?;
+                shared.api.delete_version(version.handle).await?;
             }
         }
         self.see_it().await;

@@ -36,6 +36,7 @@ use tokio::task::JoinSet;
 use crate::shared::Shared;
 use crate::types::now_ms;
 
+pub(crate) use bin::origin_of;
 pub(crate) use journal::Put;
 pub(crate) use recover::take_up_journal;
 pub(crate) use step::Step;

@@ -55,10 +55,8 @@ impl State {
                 let versioned = versioned.map_err(|error| store_errno(&error))?;
                 let mut all = Vec::new();
                 for (name, subject, shape) in entries {
-                    let change = self.changes.get(subject);
-                    let is_moved = change.is_some_and(|change| change.place.is_some());
                     let is_plain = shape != Shape::Directory
-                        && !is_moved
+                        && !self.is_moved(subject)
                         && subject.node().is_none_or(|file| !versioned.contains(&file));
                     if is_plain {
                         continue;
@@ -130,8 +128,8 @@ impl State {
         Ok(Some(Inside::Virtual(entry)))
     }
 
-    /// `TIME NAME` for each, the newest first: when it was put on the server, and what it was called.
-    fn versions_of(&self, file: NodeHandle) -> OpResult<Vec<(String, Inside)>> {
+    /// The older versions of a file, the newest first.
+    pub(crate) fn older_versions(&self, file: NodeHandle) -> OpResult<Vec<NodeRow>> {
         let mut chain: Vec<NodeRow> = Vec::new();
         let mut waiting = vec![file];
         while let Some(newer) = waiting.pop() {
@@ -143,8 +141,13 @@ impl State {
                 }
             }
         }
+        Ok(chain)
+    }
+
+    /// `TIME NAME` for each, the newest first: when it was put on the server, and what it was called.
+    fn versions_of(&self, file: NodeHandle) -> OpResult<Vec<(String, Inside)>> {
         let mut all: Vec<(String, Inside)> = Vec::new();
-        for row in chain {
+        for row in self.older_versions(file)? {
             let stored = self.stored_of(&row);
             let name = spell(&stored, Subject::Node(row.handle));
             let plain = fitting(&format!("{} {name}", date_and_time(row.ts)));

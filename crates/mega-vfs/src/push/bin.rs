@@ -13,6 +13,11 @@ use crate::types::OpResult;
 
 const RESTORE_TO: &str = "rr";
 
+/// The folder that a node was in when it was thrown away, if that was noted.
+pub(crate) fn origin_of(attributes: &Attributes) -> Option<NodeHandle> {
+    attributes.text(RESTORE_TO)?.parse().ok()
+}
+
 impl State {
     /// Whether a node is in the bin, in truth.
     pub(super) fn is_in_bin(&self, handle: NodeHandle) -> bool {
@@ -74,10 +79,7 @@ impl State {
             return Ok(None);
         }
         let node = self.node(handle)?.and_then(|(_, node)| node.attributes);
-        let origin: Option<NodeHandle> = node
-            .as_ref()
-            .and_then(|attributes| attributes.text(RESTORE_TO)?.parse().ok());
-        let Some(origin) = origin else {
+        let Some(origin) = node.as_ref().and_then(origin_of) else {
             return Ok(None);
         };
         if self.node_row(origin)?.is_none() || self.is_in_bin(origin) {

@@ -191,7 +191,8 @@ impl State {
         self.fate_of(&row)
     }
 
-    fn is_moved(&self, subject: Subject) -> bool {
+    /// Whether we have moved or renamed it, and Mega does not know yet; or it is only here.
+    pub(crate) fn is_moved(&self, subject: Subject) -> bool {
         let change = self.changes.get(subject);
         change.is_some_and(|change| change.place.is_some())
     }

@@ -86,7 +86,8 @@ impl State {
         Some(path)
     }
 
-    fn parent_and_spelling(&self, subject: Subject) -> Option<(Subject, String)> {
+    /// The folder that a subject is in, and its name there.
+    pub(crate) fn parent_and_spelling(&self, subject: Subject) -> Option<(Subject, String)> {
         let change = self.changes.get(subject);
         let place = change.and_then(|row| row.place.as_ref());
         let row = match subject {
