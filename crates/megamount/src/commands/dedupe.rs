@@ -7,6 +7,8 @@
 
 mod choose;
 
+use std::collections::HashMap;
+
 use super::change::change;
 use super::counted;
 use super::list::each_of;
@@ -78,12 +80,16 @@ impl Run<'_> {
         };
         // Names in the order of the listings, each with all that have it.
         let mut names: Vec<(String, Vec<Twin>)> = Vec::new();
+        let mut places: HashMap<String, usize> = HashMap::new();
         for folder in folders {
             for twin in self.listed(folder)? {
                 let name = twin.item.plain_name().to_owned();
-                match names.iter_mut().find(|(known, _)| *known == name) {
-                    Some((_, twins)) => twins.push(twin),
-                    None => names.push((name, vec![twin])),
+                let known = places.get(&name).and_then(|at| names.get_mut(*at));
+                if let Some((_, twins)) = known {
+                    twins.push(twin);
+                } else {
+                    places.insert(name.clone(), names.len());
+                    names.push((name, vec![twin]));
                 }
             }
         }

@@ -124,12 +124,6 @@ impl Control {
         let _ = self.host.vfs.set(Arc::clone(vfs));
     }
 
-    /// As [`throttled_by`](Self::throttled_by).
-    pub(crate) fn with_throttle(self, throttle: &Arc<Throttle>) -> Self {
-        self.throttled_by(throttle);
-        self
-    }
-
     /// What the bandwidth can be asked of and changed at.
     pub(crate) fn throttled_by(&self, throttle: &Arc<Throttle>) {
         // It comes up once.

@@ -234,11 +234,12 @@ impl Here {
         };
         here.control = here.started.as_ref().map(|started| {
             let _inside = here.runtime.enter();
-            match need {
+            let control = match need {
                 Need::Look => Control::private(&started.vfs, hello),
                 Need::Work => Control::serve(&started.vfs, hello, &plan.paths.state_dir),
-            }
-            .with_throttle(&started.throttle)
+            };
+            control.throttled_by(&started.throttle);
+            control
         });
         Ok(here)
     }
