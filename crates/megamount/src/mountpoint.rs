@@ -266,10 +266,12 @@ fn is_ours(entry: &MountEntry) -> bool {
     entry.fs_type.strip_prefix("fuse.") == Some(SUBTYPE) || entry.source.starts_with("megamount:")
 }
 
-/// A mount whose process has ended answers ENOTCONN. Asked by statfs, which is never cached: stat
-/// goes on answering from the kernel's memory for as long as the attributes may be kept.
+/// A mount whose process has ended answers ENOTCONN, or ECONNABORTED to who was waiting when it ended. Asked by
+/// statfs, which is never cached: stat goes on answering from the kernel's memory for as long as the attributes
+/// may be kept.
 pub(crate) fn is_dead(path: &Path) -> bool {
-    rustix::fs::statfs(path).is_err_and(|error| error == Errno::NOTCONN)
+    rustix::fs::statfs(path)
+        .is_err_and(|error| matches!(error, Errno::NOTCONN | Errno::CONNABORTED))
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Failure {

@@ -106,6 +106,42 @@ fn a_dead_mount_of_ours_is_cleared() {
     assert!(home.path("mnt/Welcome.txt").exists());
 }
 
+/// A process that dies gives up its memory first and the connection to the kernel later: who asks in between
+/// waits, and gets another error than who asks afterwards.
+#[test]
+fn a_mount_that_dies_while_it_is_asked_is_cleared() {
+    let statfs = match std::env::consts::ARCH {
+        "x86_64" => "137 ",
+        "aarch64" => "43 ",
+        _ => return,
+    };
+    if !has_fuse() {
+        return;
+    }
+    let home = Home::new();
+    home.mounts(&["demo:", "mnt"]);
+    home.signal("demo", Signal::STOP);
+    // Not by way of setsid: its number is needed.
+    let mut second = Command::new(env!("CARGO_BIN_EXE_megamount"))
+        .args(["mount", "demo:", "mnt", "--state-dir", "other"])
+        .env_clear()
+        .env("HOME", home.path(""))
+        .env("PATH", "/usr/bin:/bin")
+        .current_dir(home.path(""))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let syscall = format!("/proc/{}/syscall", second.id());
+    wait_for("the question", || {
+        fs::read_to_string(&syscall).is_ok_and(|call| call.starts_with(statfs))
+    });
+    home.signal("demo", Signal::KILL);
+    assert_eq!(exit_code(&mut second), Some(0));
+    assert_eq!(mount_types(&home.mountpoint()).len(), 1);
+    assert!(home.path("mnt/Welcome.txt").exists());
+}
+
 #[test]
 fn what_is_mounted_later_is_left_alone() {
     if !has_fuse() || !rustix::process::geteuid().is_root() {
