@@ -62,6 +62,61 @@ fn a_remote_rename_and_delete_appear() {
 }
 
 #[test]
+fn a_listing_that_the_kernel_kept_is_the_present_one() {
+    let world = World::with(&[
+        Fixture::file("/d/a", "a", 1_600_000_000),
+        Fixture::file("/d/b", "b", 1_600_000_000),
+    ]);
+    let mount = world.mount();
+    // Held open all the time, and read again and again from its beginning.
+    let held = std::fs::File::open(mount.path("d")).unwrap();
+    let mut held = rustix::fs::Dir::new(held).unwrap();
+    let mut held_names = || {
+        held.rewind();
+        let mut names = Vec::new();
+        while let Some(entry) = held.read() {
+            names.push(entry.unwrap().file_name().to_str().unwrap().to_owned());
+        }
+        names.retain(|name| name != "." && name != "..");
+        names.sort();
+        names
+    };
+    for round in 0..5 {
+        let own = format!("own {round}");
+        let their = format!("their {round}");
+        let has = |names: &[String], name: &str| names.iter().any(|known| known == name);
+        for _ in 0..3 {
+            assert_eq!(mount.names("d"), held_names());
+        }
+        mount.write(&format!("d/{own}"), "mine");
+        assert!(has(&mount.names("d"), &own), "at once");
+        assert!(has(&held_names(), &own), "at once in an open one");
+        world.populate(&[Fixture::file(&format!("/d/{their}"), "theirs", 1)]);
+        wait_until("what came is listed", || has(&mount.names("d"), &their));
+        wait_until("it is in the open one", || has(&held_names(), &their));
+        world.populate(&[Fixture::Rename {
+            path: format!("/d/{their}"),
+            name: format!("renamed {round}"),
+        }]);
+        wait_until("the old name is gone", || !has(&mount.names("d"), &their));
+        wait_until("it is in no open one", || !has(&held_names(), &their));
+        std::fs::remove_file(mount.path(&format!("d/{own}"))).unwrap();
+        assert!(!has(&mount.names("d"), &own), "gone at once");
+        assert!(!has(&held_names(), &own), "gone at once in an open one");
+        mount.sh("ls -l d > /dev/null; find d -newer d/a > /dev/null");
+    }
+    let renamed = (0..5).map(|round| format!("renamed {round}"));
+    let all: Vec<_> = ["a", "b"]
+        .map(String::from)
+        .into_iter()
+        .chain(renamed)
+        .collect();
+    assert_eq!(mount.names("d"), all);
+    drop(held);
+    mount.unmount();
+}
+
+#[test]
 fn a_remote_overwrite_shows_the_new_content() {
     let world = World::with(&[Fixture::file("/f", "old", 1_600_000_000)]);
     let mount = world.mount();

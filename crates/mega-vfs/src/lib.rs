@@ -23,6 +23,7 @@ mod inode;
 mod leftovers;
 mod link;
 mod links;
+mod listed;
 mod lookups;
 mod lost_base;
 mod notifier;
@@ -61,7 +62,7 @@ pub use stop::{Left, Status};
 pub use tree_load::Loading;
 pub use types::{
     Attr, DirEntry, Entry, FileKind, FsyncMode, KernelNotifier, Lookup, OpResult, OpenMode, Opened,
-    RenameMode, SetAttr, StatFs, Timestamp, Versions, VfsConfig, WriteAt,
+    OpenedDirectory, RenameMode, SetAttr, StatFs, Timestamp, Versions, VfsConfig, WriteAt,
 };
 
 pub use verify::{Verified, VerifyFile};

@@ -494,9 +494,8 @@ impl State {
                 .as_ref()
                 .is_some_and(|row| row.kind != NodeKind::File)
                 && now.is_none()
-                && let Some(gone) = self.dirs.pop(&subject)
             {
-                self.loaded_entries = self.loaded_entries.saturating_sub(gone.len() + 1);
+                self.forget_dir(subject);
             }
         }
         let mut arrivals: Vec<&NodeRow> = after.values().flatten().collect();
@@ -565,7 +564,13 @@ impl State {
         self.decryptor.open(row).name
     }
 
-    pub(crate) fn tell_entry(&self, told: &mut Vec<Invalidation>, parent: Subject, name: String) {
+    pub(crate) fn tell_entry(
+        &mut self,
+        told: &mut Vec<Invalidation>,
+        parent: Subject,
+        name: String,
+    ) {
+        self.forget_listing(parent);
         if let Some(ino) = self.inodes.known_ino(parent)
             && self.inodes.is_known(ino)
         {

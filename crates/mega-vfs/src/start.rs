@@ -18,6 +18,7 @@ use crate::Vfs;
 use crate::changes::Changes;
 use crate::inode::Inodes;
 use crate::link::Shaper;
+use crate::listed::Listed;
 use crate::ops::Space;
 use crate::remote::OwnPackets;
 use crate::shared::Shared;
@@ -105,6 +106,7 @@ impl Vfs {
             lost: std::collections::HashMap::new(),
             quota: store.meta(META_QUOTA)?.and_then(|text| Quota::parse(&text)),
             walks: Walks::default(),
+            listed: Listed::new(config.attr_ttl),
             started: Timestamp::now(),
             incoming: std::collections::HashMap::new(),
             contacts: std::collections::HashMap::new(),

@@ -23,6 +23,7 @@ use crate::errno::store_errno;
 use crate::file::FileNode;
 use crate::handles::Handles;
 use crate::inode::Inodes;
+use crate::listed::Listed;
 use crate::remote::OwnPackets;
 use crate::types::{Attr, Entry, FileKind, OpResult, Timestamp, VfsConfig, now_ms};
 use crate::walk::Walks;
@@ -82,6 +83,7 @@ pub(crate) struct State {
     pub(crate) recreated: HashMap<NodeHandle, Subject>,
     pub(crate) quota: Option<Quota>,
     pub(crate) walks: Walks,
+    pub(crate) listed: Listed,
     /// The time of what exists on no server.
     pub(crate) started: Timestamp,
     /// Folders that others share with us, by their root.
@@ -193,15 +195,24 @@ impl State {
         }
     }
 
+    /// Proves that `subject` is a directory that can be listed.
+    pub(crate) fn check_directory(&self, subject: Subject) -> OpResult<()> {
+        if self.dirs.contains(&subject) {
+            return Ok(());
+        }
+        if !self.is_directory(subject)? {
+            return Err(Errno::NOTDIR);
+        }
+        if self.changes.get(subject).is_some_and(|row| row.removed) {
+            return Err(Errno::NOENT);
+        }
+        Ok(())
+    }
+
     /// The directory of `subject`, loaded.
     pub(crate) fn dir(&mut self, subject: Subject) -> OpResult<&mut Directory> {
         if !self.dirs.contains(&subject) {
-            if !self.is_directory(subject)? {
-                return Err(Errno::NOTDIR);
-            }
-            if self.changes.get(subject).is_some_and(|row| row.removed) {
-                return Err(Errno::NOENT);
-            }
+            self.check_directory(subject)?;
             let directory = self.build(subject)?;
             self.loaded_entries += directory.len() + 1;
             self.dirs.put(subject, directory);
@@ -614,6 +625,7 @@ impl State {
 
     /// Takes a subject out of its loaded directory; returns what it was spelled.
     pub(crate) fn take_out(&mut self, parent: Subject, subject: Subject) -> Option<String> {
+        self.forget_listing(parent);
         let entry = self.dirs.peek_mut(&parent)?.remove(subject)?;
         self.loaded_entries = self.loaded_entries.saturating_sub(1);
         Some(entry.spelling.to_string())
@@ -625,6 +637,7 @@ impl State {
         parent: Subject,
         child: Child,
     ) -> Result<Option<String>, StoreError> {
+        self.forget_listing(parent);
         let subject = child.subject;
         let Some(directory) = self.dirs.peek_mut(&parent) else {
             return Ok(None);
@@ -637,6 +650,13 @@ impl State {
             .map(|entry| entry.spelling.to_string());
         self.keep_numbers(assigned.as_slice())?;
         Ok(spelling)
+    }
+
+    /// The entries of a directory are others than before, loaded or not: what the kernel has of them is old.
+    pub(crate) fn forget_listing(&mut self, directory: Subject) {
+        if let Some(ino) = self.inodes.known_ino(directory) {
+            self.listed.forget(ino);
+        }
     }
 
     /// Shows a placed row in its directory, if that is loaded; returns its spelling there.

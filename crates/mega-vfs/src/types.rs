@@ -179,6 +179,17 @@ pub struct Opened {
     pub is_direct: bool,
 }
 
+/// Answer of `opendir`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenedDirectory {
+    /// Handle number.
+    pub fh: u64,
+    /// The kernel may show the listing again until it is told otherwise.
+    pub may_cache: bool,
+    /// The listing that the kernel has is the present one.
+    pub keep_cache: bool,
+}
+
 /// One line of a directory listing.
 #[derive(Debug, Clone)]
 pub struct DirEntry {

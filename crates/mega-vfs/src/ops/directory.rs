@@ -10,30 +10,66 @@ use crate::dot_mega::{Inside, Virtual};
 use crate::handles::Handle;
 use crate::inode::ROOT_INO;
 use crate::state::State;
-use crate::types::{DirEntry, Entry, FileKind, OpResult};
+use crate::types::{DirEntry, Entry, FileKind, OpResult, OpenedDirectory};
 
 impl Vfs {
     /// Opens a directory.
     ///
     /// # Errors
     /// ENOTDIR, ENOENT when it was removed, ESTALE.
-    pub async fn opendir(&self, ino: u64) -> OpResult<u64> {
+    pub async fn opendir(&self, ino: u64) -> OpResult<OpenedDirectory> {
         let mut state = self.shared.lock();
         if let Some(directory) = Virtual::of(ino) {
             let listing = state.virtual_listing(directory)?;
-            return Ok(state.handles.insert(Handle::Listing(listing.into())));
+            return Ok(OpenedDirectory {
+                fh: state.handles.insert(Handle::Listing(listing.into())),
+                may_cache: false,
+                keep_cache: false,
+            });
         }
         let subject = state.subject(ino)?;
-        state.dir(subject)?;
-        Ok(state.handles.insert(Handle::Directory(ino)))
+        let keep_cache = state.listed.is_kept(ino);
+        if keep_cache {
+            // Not loaded for this: nobody is going to ask for it.
+            state.check_directory(subject)?;
+        } else {
+            state.dir(subject)?;
+        }
+        let fh = state.handles.insert(Handle::Directory(ino));
+        if !keep_cache {
+            state.listed.begin(ino, fh);
+        }
+        Ok(OpenedDirectory {
+            fh,
+            may_cache: true,
+            keep_cache,
+        })
     }
 
-    /// Up to `limit` entries after `offset` (0 begins), `.` and `..` first. One that was removed since it was
-    /// opened has no others.
+    /// Up to `limit` entries after `offset` (0 begins), `.` and `..` first, of which the kernel gets the names
+    /// only. One that was removed since it was opened has no others.
     ///
     /// # Errors
     /// As `opendir`.
     pub async fn readdir(
+        &self,
+        ino: u64,
+        fh: u64,
+        offset: u64,
+        limit: usize,
+    ) -> OpResult<Vec<DirEntry>> {
+        let listing = self.readdirplus(ino, fh, offset, limit).await?;
+        if !listing.is_empty() {
+            self.shared.lock().listed.forget(ino);
+        }
+        Ok(listing)
+    }
+
+    /// The same for a kernel that gets the attributes, too.
+    ///
+    /// # Errors
+    /// As `opendir`.
+    pub async fn readdirplus(
         &self,
         ino: u64,
         fh: u64,
@@ -91,6 +127,9 @@ impl Vfs {
                 name: OsString::from(spelling),
                 entry: Entry { attr, ttl },
             });
+        }
+        if listing.is_empty() && limit > 0 {
+            state.listed.complete(ino, fh);
         }
         Ok(listing)
     }

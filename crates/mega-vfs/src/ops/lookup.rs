@@ -40,6 +40,8 @@ impl Vfs {
         };
         let attr = state.attr_with(found.subject, found.facts)?;
         state.inodes.remember(attr.ino, 1);
+        // What came with its listing is no longer there: the next one is to bring it.
+        state.listed.forget(parent);
         Ok(Lookup::Found(Entry { attr, ttl }))
     }
 

@@ -270,6 +270,7 @@ impl State {
 
     /// Drops a directory from memory; it is built anew when asked for.
     pub(crate) fn forget_dir(&mut self, subject: Subject) {
+        self.forget_listing(subject);
         if let Some(gone) = self.dirs.pop(&subject) {
             self.loaded_entries = self.loaded_entries.saturating_sub(gone.len() + 1);
         }
@@ -278,6 +279,7 @@ impl State {
     /// The same with all of them.
     pub(crate) fn forget_dirs(&mut self) {
         self.dirs.clear();
+        self.listed.forget_all();
         self.loaded_entries = 0;
     }
 

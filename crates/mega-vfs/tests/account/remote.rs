@@ -372,7 +372,7 @@ async fn a_tree_fetched_anew_is_shown_like_changes() {
     let kept = world.ino("d/stays").await.unwrap();
     // Somebody is in the middle of a listing.
     let folder = world.ino("f").await.unwrap();
-    let fh = world.vfs.opendir(folder).await.unwrap();
+    let fh = world.vfs.opendir(folder).await.unwrap().fh;
     let mut listed = world.vfs.readdir(folder, fh, 0, 3).await.unwrap();
     world.write("e/mine", b"mine").await;
     out_of_touch(&world).await;

@@ -252,7 +252,7 @@ impl World {
 
     pub(crate) async fn names(&self, path: &str) -> Vec<String> {
         let ino = self.ino(path).await.unwrap();
-        let fh = self.vfs.opendir(ino).await.unwrap();
+        let fh = self.vfs.opendir(ino).await.unwrap().fh;
         let mut names = Vec::new();
         let mut offset = 0;
         loop {

@@ -278,7 +278,7 @@ pub(crate) fn look(life: &Life) -> Result<Picture, String> {
     let vfs = &life.vfs;
     let done = life.run(async {
         while let Some((ino, path)) = waiting.pop() {
-            let fh = vfs.opendir(ino).await?;
+            let fh = vfs.opendir(ino).await?.fh;
             let listing = vfs.readdir(ino, fh, 2, 10_000).await?;
             vfs.releasedir(fh).await?;
             for entry in listing {

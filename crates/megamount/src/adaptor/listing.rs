@@ -16,6 +16,13 @@ use super::convert::{errno, file_attr, file_type};
 const PLAIN_PAGE: usize = 256;
 const PLUS_PAGE: usize = 32;
 
+/// What the kernel gets of each entry.
+#[derive(Debug, Clone, Copy)]
+enum Detail {
+    Names,
+    Attributes,
+}
+
 /// A reply with what became of it; the error is sent only if nothing was put into the reply.
 pub(super) type Filled<R> = (R, OpResult<()>);
 
@@ -27,7 +34,7 @@ pub(super) async fn plain(
     offset: u64,
     mut reply: ReplyDirectory,
 ) -> OpResult<Filled<ReplyDirectory>> {
-    let result = fill(&vfs, (ino, fh), offset, PLAIN_PAGE, |entry| {
+    let result = fill(&vfs, Detail::Names, (ino, fh), offset, |entry| {
         reply.add(
             INodeNo(entry.ino),
             entry.next_offset,
@@ -47,7 +54,7 @@ pub(super) async fn plus(
     offset: u64,
     mut reply: ReplyDirectoryPlus,
 ) -> OpResult<Filled<ReplyDirectoryPlus>> {
-    let result = fill(&vfs, (ino, fh), offset, PLUS_PAGE, |entry| {
+    let result = fill(&vfs, Detail::Attributes, (ino, fh), offset, |entry| {
         let attr = file_attr(&entry.entry.attr);
         let (ino, next) = (INodeNo(entry.ino), entry.next_offset);
         let full = reply.add(ino, next, &entry.name, &entry.entry.ttl, &attr, GENERATION);
@@ -63,14 +70,18 @@ pub(super) async fn plus(
 /// Hands entries to `add` until it says that the reply is full (and has not taken the entry).
 async fn fill(
     vfs: &Vfs,
+    detail: Detail,
     (ino, fh): (u64, u64),
     mut offset: u64,
-    page: usize,
     mut add: impl FnMut(&DirEntry) -> bool,
 ) -> OpResult<()> {
     let mut added = 0usize;
     loop {
-        let entries = match vfs.readdir(ino, fh, offset, page).await {
+        let (page, listed) = match detail {
+            Detail::Names => (PLAIN_PAGE, vfs.readdir(ino, fh, offset, PLAIN_PAGE).await),
+            Detail::Attributes => (PLUS_PAGE, vfs.readdirplus(ino, fh, offset, PLUS_PAGE).await),
+        };
+        let entries = match listed {
             Ok(entries) => entries,
             // The kernel comes back for the rest and gets the error then.
             Err(_) if added > 0 => return Ok(()),

@@ -65,7 +65,7 @@ impl Driver {
         let life = self.world.life();
         let vfs = &life.vfs;
         let listing = life.run(async {
-            let fh = vfs.opendir(ino).await?;
+            let fh = vfs.opendir(ino).await?.fh;
             let mut all = Vec::new();
             let mut offset = 0;
             loop {
