@@ -16,6 +16,7 @@ mod copy;
 mod cross_keys;
 mod folders;
 mod journal;
+mod outstanding;
 mod plan;
 mod recover;
 mod removals;

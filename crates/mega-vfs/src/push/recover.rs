@@ -18,20 +18,24 @@ use mega_transfer::ResumeRecord;
 use mega_tree::truth::row_from_raw;
 
 use super::journal::Put;
-use super::send::nodes_of;
+use super::outstanding::is_outstanding;
+use super::send::{is_unknown, nodes_of};
 use crate::changes::Changes;
 use crate::errno::store_errno;
 use crate::shared::Shared;
 use crate::types::OpResult;
 
 /// Patience for the event stream to become current.
-const CATCH_UP: Duration = Duration::from_secs(60);
+pub(super) const CATCH_UP: Duration = Duration::from_secs(60);
 
 /// At a start: everything in the journal is in doubt, and stays as it is until that is resolved.
 pub(crate) fn take_up_journal(store: &Store, changes: &mut Changes) -> Result<(), StoreError> {
     for row in store.attempts()? {
         if ResumeRecord::is_record(&row.body) {
             keep_or_strike(store, changes, &row)?;
+            continue;
+        }
+        if is_outstanding(&row.body) {
             continue;
         }
         let Some(put) = Put::parse(&row) else {
@@ -64,11 +68,16 @@ fn keep_or_strike(store: &Store, changes: &Changes, row: &AttemptRow) -> Result<
 }
 
 impl Shared {
-    /// At a start: brings the truth up to date, then resolves every put that is in doubt.
+    /// At a start: brings the truth up to date, repeats what was on its way, then resolves every put that is
+    /// in doubt.
     pub(crate) async fn resume_queue(&self) -> Result<(), &'static str> {
+        let asked = self.lock().changes.doubts();
         if !self.catch_up(CATCH_UP).await {
             return Err("the event stream is not current");
         }
+        self.adopt_known()
+            .map_err(|_| "the tree cannot be searched")?;
+        self.repeat_outstanding(&asked).await?;
         self.recover_attempts().await
     }
 
@@ -257,7 +266,12 @@ impl Shared {
         };
         let _guard = self.gate.lock().await;
         let frozen = self.api.freeze(&[command]);
-        match self.api.send(&frozen).await {
+        self.keep_outstanding(&frozen);
+        let answer = self.api.send(&frozen).await;
+        if !answer.as_ref().is_err_and(is_unknown) {
+            self.outstanding_answered();
+        }
+        match answer {
             Ok(results) => match results.into_iter().next() {
                 Some(Ok(reply)) => {
                     let nodes = nodes_of(&reply);

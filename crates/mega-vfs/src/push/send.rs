@@ -42,6 +42,7 @@ impl Shared {
         }
         let guard = self.gate.lock().await;
         let frozen = self.api.freeze(&commands);
+        self.keep_outstanding(&frozen);
         let started = Instant::now();
         self.store.failpoints().reach(FailPoint::Journalled);
         let answer = loop {
@@ -56,6 +57,9 @@ impl Shared {
                 answer => break answer,
             }
         };
+        if !answer.as_ref().is_err_and(is_unknown) {
+            self.outstanding_answered();
+        }
         match answer {
             Ok(results) => {
                 self.store.failpoints().reach(FailPoint::Answered);
@@ -137,7 +141,7 @@ impl Shared {
 }
 
 /// Whether the server may have executed the request.
-fn is_unknown(error: &ApiError) -> bool {
+pub(super) fn is_unknown(error: &ApiError) -> bool {
     matches!(
         error,
         ApiError::OutcomeUnknown(_)

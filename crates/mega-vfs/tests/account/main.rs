@@ -7,6 +7,7 @@ mod copies;
 mod counts;
 mod dot_mega;
 mod in_shares;
+mod late;
 mod listing;
 mod names;
 mod patterns;

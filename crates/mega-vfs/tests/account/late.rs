@@ -1,0 +1,133 @@
+//! Requests that a slow server executes after the process which sent them has been killed, and the next one
+//! has gone on.
+
+use std::time::Duration;
+
+use mega_emulator::{FaultAction, FaultRule};
+use mega_vfs::{SetAttr, Timestamp};
+
+use crate::support::{World, eager};
+
+/// Keeps the next request with this command on its way, also beyond the end of this client.
+fn hold(world: &World, command: &str) -> u64 {
+    let rule = FaultRule::once(command, FaultAction::Held);
+    world.emulator.faults().add(rule)
+}
+
+async fn until_fired(world: &World, rule: u64) {
+    world
+        .until("a request is held", async |world| {
+            world.emulator.faults().fired(rule) == 1
+        })
+        .await;
+}
+
+/// Lets the request of the earlier run go on, once all that this run has to do is done.
+async fn release(world: &World, rule: u64) {
+    world.settled().await;
+    world.emulator.faults().remove(rule);
+    world
+        .until("the late request is answered", async |world| {
+            world.emulator.counters().replayed > 0
+        })
+        .await;
+}
+
+/// The late request and ours overlap; that is all the emulator may object to.
+async fn finish(world: World) {
+    world.vfs.shutdown(Duration::from_secs(10)).await;
+    for violation in world.emulator.counters().violations {
+        assert!(violation.contains("at a time"), "{violation}");
+    }
+}
+
+async fn set_mtime(world: &World, path: &str, secs: i64) {
+    let ino = world.ino(path).await.unwrap();
+    let wanted = SetAttr {
+        mtime: Some(Timestamp::from_secs(secs)),
+        ..SetAttr::default()
+    };
+    world.vfs.setattr(ino, wanted).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_time_does_not_come_back() {
+    let world = World::new().await;
+    world.write("file", b"x").await;
+    world.settled().await;
+    let late = hold(&world, "cmd:a");
+    set_mtime(&world, "file", 1_000_000).await;
+    until_fired(&world, late).await;
+    set_mtime(&world, "file", 2_000_000).await;
+    let world = world.restart(eager()).await;
+    release(&world, late).await;
+    let ino = world.ino("file").await.unwrap();
+    let entry = world.vfs.getattr(ino).await.unwrap();
+    assert_eq!(entry.attr.mtime.secs, 2_000_000);
+    let mtime = world.nodes()[0].mtime;
+    assert_eq!(mtime, Some(2_000_000));
+    finish(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_name_does_not_come_back() {
+    let world = World::new().await;
+    world.write("first", b"x").await;
+    world.settled().await;
+    let late = hold(&world, "cmd:a");
+    let replace = mega_vfs::RenameMode::Replace;
+    world.rename("first", "second", replace).await.unwrap();
+    until_fired(&world, late).await;
+    world.rename("second", "third", replace).await.unwrap();
+    let world = world.restart(eager()).await;
+    release(&world, late).await;
+    assert_eq!(world.paths(), ["/third"]);
+    assert_eq!(world.names("").await, ["third"]);
+    finish(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_that_was_replaced_does_not_come_back() {
+    let world = World::new().await;
+    world.write("file", b"first").await;
+    world.settled().await;
+    let late = hold(&world, "cmd:p");
+    world.write("file", b"second").await;
+    until_fired(&world, late).await;
+    world.write("file", b"third").await;
+    let world = world.restart(eager()).await;
+    release(&world, late).await;
+    assert_eq!(world.remote("/file"), b"third");
+    assert_eq!(world.read("file").await.unwrap(), b"third");
+    finish(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_removed_does_not_come_back() {
+    let world = World::new().await;
+    world.mkdir("d").await;
+    world.settled().await;
+    let late = hold(&world, "cmd:p");
+    world.write("d/file", b"x").await;
+    until_fired(&world, late).await;
+    world.unlink("d/file").await.unwrap();
+    world.rmdir("d").await.unwrap();
+    let world = world.restart(eager()).await;
+    release(&world, late).await;
+    assert_eq!(world.paths(), [""; 0]);
+    assert_eq!(world.names("").await, [""; 0]);
+    finish(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_was_answered_is_not_repeated_after_a_clean_end() {
+    let world = World::new().await;
+    world.write("file", b"x").await;
+    world.settled().await;
+    let world = world.restart(eager()).await;
+    world.mkdir("d").await;
+    world.settled().await;
+    assert_eq!(world.emulator.counters().replayed, 0);
+    assert!(world.vfs.shutdown(Duration::ZERO).await.changes == 0);
+    world.finish().await;
+}
