@@ -77,6 +77,12 @@ impl Shared {
                     steps.push(step);
                 }
             }
+            let back = state.bring_back(removals);
+            drop(state);
+            match back {
+                Ok(told) => self.notify(told),
+                Err(errno) => tracing::error!(%errno, "a removal could not be taken back"),
+            }
         }
         steps
     }

@@ -1,13 +1,17 @@
-//! What can be removed on the server, and in as few commands as can be.
+//! What can be removed on the server, and in as few commands as can be. A removed folder into which somebody
+//! else has put something comes back: what nobody here has seen cannot have been removed.
 
 use std::collections::HashMap;
 
 use mega_proto::{NodeHandle, NodeKind};
-use mega_store::Subject;
+use mega_store::{NodeRow, Subject};
+use mega_tree::Child;
 
 use super::Step;
+use crate::errno::store_errno;
 use crate::shared::Shared;
-use crate::state::State;
+use crate::state::{Invalidation, State};
+use crate::types::OpResult;
 use crate::zone::is_forever;
 
 /// What is known about removed folders while one slice is planned: ten thousand files of one folder
@@ -16,6 +20,8 @@ use crate::zone::is_forever;
 pub(super) struct Removals {
     /// Whether everything below is removed.
     whole: HashMap<NodeHandle, bool>,
+    /// Removed folders in which something is that was never removed.
+    kept: Vec<NodeHandle>,
 }
 
 impl State {
@@ -50,6 +56,9 @@ impl State {
             }
         }
         if row.kind != NodeKind::File && !self.can_go_whole(handle, hard, removals) {
+            if self.has_others(handle) {
+                removals.kept.push(handle);
+            }
             return None;
         }
         let is_open = self
@@ -82,6 +91,69 @@ impl State {
                 .is_ok_and(|children| children.is_empty());
         }
         self.all_removed(handle, removals, 0)
+    }
+
+    /// Whether something is in a folder that nothing here is to be done with.
+    fn has_others(&self, folder: NodeHandle) -> bool {
+        let is_other = |child: &NodeRow| {
+            self.changes.get(Subject::Node(child.handle)).is_none()
+                && !self.changes.is_doomed(child.handle)
+                && self.changes.doubted(child).is_none()
+        };
+        self.store
+            .children(folder)
+            .is_ok_and(|children| children.iter().any(is_other))
+    }
+
+    /// Takes the removals back that were found to be of no use, and those of the folders around them.
+    pub(super) fn bring_back(&mut self, removals: Removals) -> OpResult<Vec<Invalidation>> {
+        let mut told = Vec::new();
+        for folder in removals.kept {
+            let mut back = Vec::new();
+            let mut next = Some(folder);
+            while let Some(handle) = next.take() {
+                let subject = Subject::Node(handle);
+                let is_removed = self.changes.get(subject).is_some_and(|row| row.removed);
+                if is_removed && !self.changes.is_in_flight(subject) {
+                    back.push(handle);
+                    next = self.node_row(handle)?.and_then(|row| row.parent);
+                }
+            }
+            let subjects: Vec<Subject> = back.iter().copied().map(Subject::Node).collect();
+            self.commit(Vec::new(), &subjects)?;
+            for handle in back {
+                tracing::info!(target: "megamount::journal", folder = %handle, "removal taken back: somebody has put something there");
+                let Some(row) = self.node_row(handle)? else {
+                    continue;
+                };
+                let Some(parent) = row.parent.map(Subject::Node) else {
+                    continue;
+                };
+                if self
+                    .inodes
+                    .known_ino(parent)
+                    .is_some_and(|ino| self.inodes.is_known(ino))
+                {
+                    // So that the kernel can be told the name.
+                    self.dir(parent)?;
+                }
+                let node = self.decryptor.open(&row);
+                let child = Child {
+                    subject: Subject::Node(handle),
+                    stored: node.name,
+                    suffix: row.suffix,
+                    facts: node.facts,
+                };
+                let shown = self
+                    .put_in(parent, child)
+                    .map_err(|error| store_errno(&error))?;
+                if let Some(spelling) = shown {
+                    self.touch_dir(parent);
+                    self.tell_entry(&mut told, parent, spelling);
+                }
+            }
+        }
+        Ok(told)
     }
 
     /// Whether everything below a folder is removed by us, in truth and in the overlay.

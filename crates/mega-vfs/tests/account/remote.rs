@@ -453,3 +453,35 @@ async fn a_tree_fetched_after_a_restart_takes_the_ground_from_changes() {
     assert_eq!(world.remote("/a/mine"), b"mine too");
     world.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_into_a_removed_folder_brings_it_back() {
+    let world = World::with(eager(), |emulator| {
+        let files = ["/a/b/c", "/other"].map(|path| Fixture::file(path, "x", 1));
+        emulator.populate(EMAIL, &files).unwrap();
+    })
+    .await;
+    // The server takes no removals for now.
+    let busy = FaultAction::CommandError { code: -3 };
+    let rule = world.emulator.faults().add(FaultRule::new("cmd:m", busy));
+    world.unlink("a/b/c").await.unwrap();
+    world.rmdir("a/b").await.unwrap();
+    world.rmdir("a").await.unwrap();
+    assert_eq!(world.names("").await, ["other"]);
+    let new = Fixture::file("/a/b/new", "from elsewhere", 1);
+    world.emulator.populate(EMAIL, &[new]).unwrap();
+    world
+        .until("the folder is back", async |world| {
+            world.names("").await == ["a", "other"]
+        })
+        .await;
+    assert_eq!(world.names("a").await, ["b"]);
+    assert_eq!(world.names("a/b").await, ["new"]);
+    assert_eq!(world.read("a/b/new").await.unwrap(), b"from elsewhere");
+    world.emulator.faults().remove(rule);
+    world.settled().await;
+    assert_eq!(world.paths(), ["/a", "/a/b", "/a/b/new", "/other"]);
+    let world = world.restart(eager()).await;
+    assert_eq!(world.names("a/b").await, ["new"]);
+    world.finish().await;
+}
