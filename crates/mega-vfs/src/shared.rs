@@ -58,8 +58,6 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     /// No more operations are taken.
     pub(crate) is_closing: AtomicBool,
-    /// A state-changing request is on its way, or was and has no answer.
-    pub(crate) is_outstanding: AtomicBool,
 }
 
 impl Shared {

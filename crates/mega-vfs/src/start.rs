@@ -143,8 +143,6 @@ impl Vfs {
             space: Space::default(),
             stop: CancellationToken::new(),
             is_closing: AtomicBool::new(false),
-            // Until it has been looked.
-            is_outstanding: AtomicBool::new(true),
         });
         if is_first {
             // The server has just been asked for everything else.

@@ -160,7 +160,6 @@ impl Vfs {
         }
         let last = Arc::clone(shared);
         let _ = tokio::task::spawn_blocking(move || {
-            last.strike_answered();
             if let Err(error) = last.store.cache().flush_maps() {
                 tracing::warn!(%error, "the cache's maps could not be saved");
             }

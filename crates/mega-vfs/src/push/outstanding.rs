@@ -9,7 +9,6 @@
 //! alone, for it has been executed long ago or never will be.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::atomic::Ordering;
 
 use mega_api::Frozen;
 use mega_store::{AttemptId, AttemptRow, LocalId, StoreError, Subject};
@@ -86,30 +85,20 @@ impl Shared {
             session,
             request: frozen.to_bytes(),
         };
-        self.is_outstanding.store(true, Ordering::Release);
         let kept = self.store.write(|tx| tx.put_attempt(&outstanding.row()));
         if let Err(error) = kept {
             tracing::warn!(%error, "a request is not in the journal: if this run is killed now, it may be executed late");
         }
     }
 
-    /// It was answered. The row stays until the next one, or the end: to ask again would do no harm.
+    /// It was answered: nothing is on its way.
     pub(super) fn outstanding_answered(&self) {
-        self.is_outstanding.store(false, Ordering::Release);
-    }
-
-    /// At the end of a run: nothing is on its way, and the next run need not ask.
-    pub(crate) fn strike_answered(&self) {
-        if self.is_outstanding.load(Ordering::Acquire) {
-            return;
-        }
         if let Err(error) = self.strike_outstanding() {
-            tracing::debug!(%error, "the last request stays in the journal");
+            tracing::debug!(%error, "an answered request stays in the journal, where it does no harm");
         }
     }
 
     fn strike_outstanding(&self) -> Result<(), StoreError> {
-        self.outstanding_answered();
         self.store.write(|tx| tx.delete_attempt(ROW))
     }
 
@@ -131,7 +120,6 @@ impl Shared {
     /// yet.
     pub(super) async fn repeat_outstanding(&self, asked: &[Put]) -> Result<(), &'static str> {
         let Some(mut outstanding) = self.outstanding() else {
-            self.outstanding_answered();
             return Ok(());
         };
         let open = self.lock().changes.doubts();
