@@ -84,11 +84,8 @@ impl Account {
         options: &AccountOptions,
         need: Need,
     ) -> Result<Self, Failure> {
-        let (remote, _) = config::resolve(
-            &format!("{name}:"),
-            options.config.as_deref(),
-            &options.carried(),
-        )?;
+        let (remote, _) =
+            config::resolve(&format!("{name}:"), &options.config, &options.carried())?;
         match remote.kind {
             RemoteKind::Link(_) => Err(Failure::LinkHere),
             RemoteKind::Account(_) | RemoteKind::Demo => Self::open(name, options, need),
@@ -98,8 +95,7 @@ impl Account {
     /// Opens the account of the remote `name`, or the public link that it stands for.
     pub(crate) fn open(name: &str, options: &AccountOptions, need: Need) -> Result<Self, Failure> {
         let carried = options.carried();
-        let config = options.config.as_deref();
-        let mut plan = Plan::without_mount(name, config, &options.of_mount(), &carried)?;
+        let mut plan = Plan::without_mount(name, &options.config, &options.of_mount(), &carried)?;
         plan.settings.read_only |= need == Need::Look;
         // Somebody waits. Not at once: what belongs together goes together.
         plan.settings.write_back = Span(plan.settings.write_back.0.min(TOGETHER));
