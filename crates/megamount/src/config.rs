@@ -21,7 +21,7 @@ use crate::env_vars as env;
 use crate::failure::Failure;
 use crate::paths;
 
-pub(crate) use unlock::{Remembered, is_encrypted};
+pub(crate) use unlock::{Remembered, is_encrypted, must_ask};
 
 /// The name of the built-in emulator, unless a configuration uses it for something else.
 pub(crate) const DEMO: &str = "demo";
@@ -42,6 +42,8 @@ pub(crate) struct Remote {
     pub(crate) name: String,
     /// What it is.
     pub(crate) kind: RemoteKind,
+    /// Our file, if it has the remote and nothing else says whose account it is.
+    pub(crate) file: Option<PathBuf>,
     /// Its options over the defaults of the configuration: the layers below the environment.
     pub(crate) options: MountOptions,
 }
@@ -149,6 +151,7 @@ pub(crate) fn resolve(
         let remote = Remote {
             name: link::name(&public),
             kind: RemoteKind::Link(public),
+            file: None,
             options: ours.defaults,
         };
         Ok((remote, path))
@@ -197,6 +200,7 @@ fn find_configured(name: &str, place: &ConfigPlace, carried: &Carried) -> Result
         return Ok(Remote {
             name: name.to_owned(),
             kind,
+            file: (*carried == Carried::default()).then_some(config_path),
             options: remote.options.clone().or(defaults),
         });
     }
@@ -220,6 +224,7 @@ fn find_configured(name: &str, place: &ConfigPlace, carried: &Carried) -> Result
                 return Ok(Remote {
                     name: name.to_owned(),
                     kind: RemoteKind::Account(section.account),
+                    file: None,
                     options: rclone_environment()?.or(defaults).or(section.options),
                 });
             }
@@ -239,6 +244,7 @@ fn find_configured(name: &str, place: &ConfigPlace, carried: &Carried) -> Result
         return Ok(Remote {
             name: name.to_owned(),
             kind: RemoteKind::Demo,
+            file: None,
             options: defaults,
         });
     }

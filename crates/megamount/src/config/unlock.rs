@@ -105,6 +105,14 @@ pub(crate) fn is_encrypted(path: &Path) -> Result<Option<bool>, Failure> {
     Ok(bytes_of(path)?.map(|(bytes, _)| encrypted::form(&bytes) == Form::Ours))
 }
 
+/// Whether somebody has to be asked for the password before the configuration can be read.
+pub(crate) fn must_ask(place: &ConfigPlace) -> Result<bool, Failure> {
+    let is_known = place.remembered.get().is_some()
+        || place.password_command().is_some()
+        || from_environment()?.is_some();
+    Ok(!is_known && is_encrypted(&place.file()?)? == Some(true))
+}
+
 fn bytes_of(path: &Path) -> Result<Option<(Vec<u8>, u32)>, Failure> {
     let unreadable = |e: std::io::Error| Failure::ConfigUnreadable {
         path: path.to_path_buf(),

@@ -203,7 +203,7 @@ fn planned(place: &str, options: &AccountOptions) -> Result<Arc<Plan>, Failure> 
             plan.remote.name
         )));
     }
-    start_log(&plan)?;
+    start_log(&plan.settings)?;
     Ok(Arc::new(plan))
 }
 

@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use mega_emulator::{AccountSpec, Emulator, EmulatorConfig, Fixture};
+
 use crate::home::{Home, has_fuse, wait_for};
 use crate::terminal::Terminal;
 
@@ -465,4 +467,61 @@ fn a_mount_in_the_foreground_takes_it_from_the_environment() {
     home.unmount();
     home.wait_until_gone("demo");
     assert!(child.wait().unwrap().success());
+}
+
+/// The mount has read the configuration: whoever goes through it need not.
+#[test]
+fn commands_on_a_mount_do_not_ask_again() {
+    if !has_fuse() {
+        return;
+    }
+    let emulator = Emulator::start(EmulatorConfig::default()).unwrap();
+    emulator.add_account(AccountSpec::new("me@example.com", "secret"));
+    let file = Fixture::file("/report.txt", "12345", 1_600_000_000);
+    emulator.populate("me@example.com", &[file]).unwrap();
+    let home = Home::new();
+    let pass = mega_crypto::obscure("secret").unwrap();
+    let text = format!("[remote.w]\nuser = \"me@example.com\"\npass = \"{pass}\"\n");
+    home.write(CONFIG, &text);
+    password(&home, None, "a\npw\npw\nq\n");
+    let run = |args: &[&str], pass: Option<&str>| {
+        let output = home
+            .command()
+            .args(args)
+            .env("MEGAMOUNT_API_URL", emulator.url())
+            .envs(pass.map(|pass| (PASS, pass)))
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let (code, said) = run(&["ls", "w:"], None);
+    assert!(code == Some(1) && said.contains("no terminal"), "{said}");
+    let (code, said) = run(&["w:", "mnt"], Some("pw"));
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = run(&["ls", "w:"], None);
+    assert_eq!((code, said.as_str()), (Some(0), "        5 report.txt\n"));
+    let (code, said) = run(&["mkdir", "w:new"], None);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(home.path("mnt/new").is_dir());
+    // What could be another account is looked up.
+    fs::copy(home.path(CONFIG), home.path("other.toml")).unwrap();
+    for more in [
+        ["--config", "other.toml"],
+        ["--mega-user", "you@example.com"],
+        ["--state-dir", "elsewhere"],
+    ] {
+        let (code, said) = run(&[&["ls", "w:"][..], &more].concat(), None);
+        assert!(
+            code == Some(1) && said.contains("no terminal"),
+            "{more:?}: {said}"
+        );
+    }
+    let (code, said) = run(&["ls", "v:"], None);
+    assert!(code == Some(1) && said.contains("no terminal"), "{said}");
+    home.unmount();
+    home.wait_until_gone("w");
+    let (code, said) = run(&["ls", "w:"], None);
+    assert!(code == Some(1) && said.contains("no terminal"), "{said}");
+    assert_eq!(emulator.counters().commands("us"), 1, "one login");
 }
