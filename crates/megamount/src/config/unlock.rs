@@ -209,6 +209,7 @@ fn ask(path: &Path) -> Result<Secret, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
 
     use super::super::encrypted::{Cost, encrypt};
@@ -301,5 +302,21 @@ mod tests {
             assert!(text.contains("--password-command"), "{text}");
             assert!(text.contains(part), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_encrypted_may_be_open_to_readers() {
+        let world = World::new("pw");
+        let place = world.place("echo pw");
+        let text = "[remote.w]\nuser = \"w@x\"\npass = \"AAAAAAAAAAAAAAAAAAAAADS03QMhkA\"\n";
+        let load = |bytes: &str| {
+            std::fs::write(&world.path, bytes).unwrap();
+            std::fs::set_permissions(&world.path, PermissionsExt::from_mode(0o644)).unwrap();
+            super::super::file::load(&world.path, &place)
+        };
+        assert!(matches!(load(text), Err(Failure::ConfigExposed { .. })));
+        let key = Key::fresh(&Secret::new("pw".to_owned()), Cost::USUAL).unwrap();
+        let config = load(&encrypt(text, &key).unwrap()).unwrap();
+        assert!(config.remotes.contains_key("w"));
     }
 }
