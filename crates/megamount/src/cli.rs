@@ -26,7 +26,7 @@ pub(crate) use commands::{
     BwlimitCommand, DiscardCommand, ExportCommand, FlushCommand, RetryCommand, StatusCommand,
     UnmountCommand, VerifyCommand,
 };
-pub(crate) use config::{ConfigAction, ConfigCommand, ImportCommand};
+pub(crate) use config::{ConfigAction, ConfigCommand, ConfigPlace, ImportCommand};
 pub(crate) use files::{
     AboutCommand, AccountOptions, CatCommand, CleanupCommand, CopyCommand, DedupeCommand,
     DedupeMode, FoldersCommand, LinkCommand, ListCommand, ListJsonCommand, LoginCommand,
@@ -202,9 +202,8 @@ pub(crate) struct MountCommand {
 /// Options that have no place in a configuration file.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ProgramOptions {
-    /// The configuration file [default: ~/.config/megamount/config.toml]
-    #[arg(long, value_name = "FILE", env = env::CONFIG, hide_env = true, help_heading = "Program")]
-    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) config: ConfigPlace,
     /// Stay in the foreground and log to the terminal (automatic under systemd)
     #[arg(short, long, env = env::FOREGROUND, hide_env = true, help_heading = "Program",
         num_args = 0..=1, require_equals = true, default_missing_value = "true",

@@ -5,19 +5,23 @@
 //! configuration is never written. Files with secrets that others can read are refused.
 
 pub(crate) mod edit;
+mod encrypted;
 mod file;
 pub(crate) mod link;
 mod rclone;
+mod unlock;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use mega_api::PublicLink;
 
-use crate::cli::{Carried, MountOptions};
+use crate::cli::{Carried, ConfigPlace, MountOptions};
 use crate::env_vars as env;
 use crate::failure::Failure;
 use crate::paths;
+
+pub(crate) use unlock::{Remembered, is_encrypted, must_ask};
 
 /// The name of the built-in emulator, unless a configuration uses it for something else.
 pub(crate) const DEMO: &str = "demo";
@@ -38,6 +42,8 @@ pub(crate) struct Remote {
     pub(crate) name: String,
     /// What it is.
     pub(crate) kind: RemoteKind,
+    /// Our file, if it has the remote and nothing else says whose account it is.
+    pub(crate) file: Option<PathBuf>,
     /// Its options over the defaults of the configuration: the layers below the environment.
     pub(crate) options: MountOptions,
 }
@@ -136,15 +142,16 @@ pub(crate) fn is_remote_name(name: &str) -> bool {
 /// What the REMOTE argument means: a remote, and the path on it.
 pub(crate) fn resolve(
     text: &str,
-    config: Option<&Path>,
+    place: &ConfigPlace,
     carried: &Carried,
 ) -> Result<(Remote, String), Failure> {
     let linked = |text: &str, path: String| {
         let public = link::parse(text)?;
-        let ours = file::load(&paths::config_file(config)?, config.is_some())?;
+        let ours = file::load(&place.file()?, place)?;
         let remote = Remote {
             name: link::name(&public),
             kind: RemoteKind::Link(public),
+            file: None,
             options: ours.defaults,
         };
         Ok((remote, path))
@@ -158,12 +165,12 @@ pub(crate) fn resolve(
     {
         return linked(&text, spec.path);
     }
-    Ok((find(&spec.name, config, carried)?, spec.path))
+    Ok((find(&spec.name, place, carried)?, spec.path))
 }
 
-/// Finds the remote `name`; `config` is the value of `--config`, `carried` what rclone's options say.
-fn find(name: &str, config: Option<&Path>, carried: &Carried) -> Result<Remote, Failure> {
-    let mut remote = find_configured(name, config, carried)?;
+/// Finds the remote `name`; `carried` is what rclone's options say.
+fn find(name: &str, place: &ConfigPlace, carried: &Carried) -> Result<Remote, Failure> {
+    let mut remote = find_configured(name, place, carried)?;
     if let (RemoteKind::Account(account), Some(code)) = (&mut remote.kind, &carried.code) {
         let code = crate::password::digits(code);
         // It goes to a shell, as the output of a command does that prints it.
@@ -177,13 +184,9 @@ fn find(name: &str, config: Option<&Path>, carried: &Carried) -> Result<Remote, 
     Ok(remote)
 }
 
-fn find_configured(
-    name: &str,
-    config: Option<&Path>,
-    carried: &Carried,
-) -> Result<Remote, Failure> {
-    let config_path = paths::config_file(config)?;
-    let mut ours = file::load(&config_path, config.is_some())?;
+fn find_configured(name: &str, place: &ConfigPlace, carried: &Carried) -> Result<Remote, Failure> {
+    let config_path = place.file()?;
+    let mut ours = file::load(&config_path, place)?;
     let defaults = ours.defaults;
     if let Some(pass) = &carried.pass {
         check_obscured(name, Path::new("--mega-pass"), pass.clone())?;
@@ -197,6 +200,7 @@ fn find_configured(
         return Ok(Remote {
             name: name.to_owned(),
             kind,
+            file: (*carried == Carried::default()).then_some(config_path),
             options: remote.options.clone().or(defaults),
         });
     }
@@ -220,6 +224,7 @@ fn find_configured(
                 return Ok(Remote {
                     name: name.to_owned(),
                     kind: RemoteKind::Account(section.account),
+                    file: None,
                     options: rclone_environment()?.or(defaults).or(section.options),
                 });
             }
@@ -239,6 +244,7 @@ fn find_configured(
         return Ok(Remote {
             name: name.to_owned(),
             kind: RemoteKind::Demo,
+            file: None,
             options: defaults,
         });
     }
@@ -267,9 +273,9 @@ fn rclone_environment() -> Result<MountOptions, Failure> {
     })
 }
 
-/// The options of the remote `name` in `path`, which may be nobody's.
-pub(crate) fn options_of(name: &str, path: &Path) -> Result<MountOptions, Failure> {
-    let mut ours = file::load(path, false)?;
+/// The options of the remote `name`, which may be nobody's.
+pub(crate) fn options_of(name: &str, place: &ConfigPlace) -> Result<MountOptions, Failure> {
+    let mut ours = file::load_if_there(&place.file()?, place)?.unwrap_or_default();
     let own = ours.remotes.remove(name).unwrap_or_default();
     Ok(own.options.or(ours.defaults))
 }

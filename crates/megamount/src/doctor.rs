@@ -189,22 +189,24 @@ fn open_files() -> Finding {
 
 /// The options that hold: those of the remote that was named, or the defaults of the configuration.
 fn options(command: &DoctorCommand) -> Result<(MountOptions, Finding), Failure> {
-    let file = paths::config_file(command.program.config.as_deref())?;
+    let file = command.program.config.file()?;
     let shown = file.display();
     let Some(remote) = &command.remote else {
-        let found = if file.exists() {
-            format!("{shown} can be read")
-        } else {
-            format!("there is no {shown} yet; 'megamount config' makes it")
+        let found = match config::is_encrypted(&file)? {
+            Some(true) => {
+                // Whoever wants to know whether the machine is ready need not know the password.
+                let found = format!(
+                    "{shown} is encrypted; 'megamount doctor REMOTE:' asks for its password"
+                );
+                return Ok((command.options.clone(), Finding::good(found)));
+            }
+            Some(false) => format!("{shown} can be read"),
+            None => format!("there is no {shown} yet; 'megamount config' makes it"),
         };
-        let below = config::options_of("", &file)?;
+        let below = config::options_of("", &command.program.config)?;
         return Ok((command.options.clone().or(below), Finding::good(found)));
     };
-    let (remote, _) = config::resolve(
-        remote,
-        command.program.config.as_deref(),
-        &Carried::default(),
-    )?;
+    let (remote, _) = config::resolve(remote, &command.program.config, &Carried::default())?;
     let found = Finding::good(format!("the remote '{}:' is configured", remote.name));
     Ok((command.options.clone().or(remote.options), found))
 }

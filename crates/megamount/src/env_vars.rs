@@ -52,6 +52,7 @@ option_variables!(
     MEGA_DEBUG,
     MEMORY,
     NORMALIZE,
+    PASSWORD_COMMAND,
     PID_FILE,
     PROGRESS,
     PROXY,
@@ -70,6 +71,8 @@ option_variables!(
     WRITE_BACK_MAX,
 );
 
+/// The password of the encrypted configuration. No program that we run gets it: `password.rs`.
+pub(crate) const CONFIG_PASS: &str = "MEGAMOUNT_CONFIG_PASS";
 /// The public link that the remote `link:` stands for; it holds a key.
 pub(crate) const LINK: &str = "MEGAMOUNT_LINK";
 /// The configuration file of rclone; an empty value means that rclone has none.

@@ -34,6 +34,10 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         | Failure::ConfigInvalid { .. }
         | Failure::NoRclone { .. }
         | Failure::ConfigExposed { .. }
+        | Failure::ConfigLocked { .. }
+        | Failure::ConfigPassword { .. }
+        | Failure::ConfigPasswordCommand { .. }
+        | Failure::ConfigDamaged { .. }
         | Failure::RcloneEncrypted { .. }
         | Failure::BadPassword { .. }
         | Failure::NoUser { .. }
@@ -86,6 +90,7 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         Failure::Relayed { code, .. } | Failure::Partly { code, .. } => *code,
         Failure::ReaderGone => DONE,
         Failure::Interrupted
+        | Failure::ConfigNotUnlocked { .. }
         | Failure::SetupCancelled
         | Failure::ChildDied { .. }
         | Failure::NotInTime { .. }

@@ -122,6 +122,54 @@ pub(crate) enum Failure {
         /// Its permission bits.
         mode: u32,
     },
+    /// Our configuration is encrypted and nobody can be asked for its password.
+    #[error(
+        "the configuration {path} is encrypted, and there is no terminal to ask for its password. \
+         Set MEGAMOUNT_CONFIG_PASS, or let --password-command (MEGAMOUNT_PASSWORD_COMMAND) name a \
+         command that prints it."
+    )]
+    ConfigLocked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Somebody was asked for the password and did not want to answer.
+    #[error("cancelled. The configuration {path} is encrypted, and was not read or changed.")]
+    ConfigNotUnlocked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Our configuration is encrypted with another password.
+    #[error(
+        "cannot decrypt the configuration {path}: {from} is not its password. Nothing was changed. \
+         A password that is forgotten cannot be found out: move the file away then, and set the \
+         remotes up again with 'megamount config'."
+    )]
+    ConfigPassword {
+        /// The file.
+        path: PathBuf,
+        /// Where the password came from.
+        from: &'static str,
+    },
+    /// The `--password-command` failed.
+    #[error(
+        "the --password-command failed: {reason}. Run the command by hand: it must print the \
+         password of the configuration on one line and exit with 0."
+    )]
+    ConfigPasswordCommand {
+        /// What happened.
+        reason: String,
+    },
+    /// Our configuration is encrypted and not as it was written.
+    #[error(
+        "the encrypted configuration {path} cannot be read: {reason}. It was left as it is. Take it \
+         from a backup, or move it away and set the remotes up again with 'megamount config'."
+    )]
+    ConfigDamaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// rclone's configuration is encrypted and the remote is not in ours.
     #[error(
         "the rclone configuration {path} is encrypted, and there is no remote '{name}' in \
@@ -750,6 +798,19 @@ mod tests {
     fn messages_are_one_paragraph() {
         let samples = [
             Failure::NoFusermount,
+            Failure::ConfigLocked { path: "/c".into() },
+            Failure::ConfigNotUnlocked { path: "/c".into() },
+            Failure::ConfigPassword {
+                path: "/c".into(),
+                from: "what was typed",
+            },
+            Failure::ConfigPasswordCommand {
+                reason: "it exited with status 1".into(),
+            },
+            Failure::ConfigDamaged {
+                path: "/c".into(),
+                reason: "it is damaged".into(),
+            },
             Failure::DaemonSilent,
             Failure::DaemonGone,
             Failure::NotMounted {

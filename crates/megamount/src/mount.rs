@@ -68,6 +68,8 @@ fn start(command: &MountCommand) -> Result<u8, Failure> {
     let foreground =
         !command.is_helper && launch::stays_in_foreground(command.program.foreground());
     let plan = Plan::make(command)?;
+    // The configuration is not read again, however long the mount lasts.
+    command.program.config.remembered.forget();
     let default_log = (!foreground).then_some(plan.paths.default_log.as_path());
     // Opened before forking, so that a log that cannot be written is an error at the terminal.
     let target = logging::target(&plan.settings, default_log)?;

@@ -300,6 +300,7 @@ fn run_fusermount(arguments: &[&str], path: &Path) -> io::Result<()> {
         .args(arguments)
         .arg(path)
         .env_remove(env::NOTIFY_SOCKET)
+        .env_remove(env::CONFIG_PASS)
         .stdin(Stdio::null())
         .output()?;
     if output.status.success() {

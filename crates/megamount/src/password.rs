@@ -1,7 +1,8 @@
 //! Passwords and two-factor codes: from wherever the configuration says they come.
 //!
 //! Promises: nothing secret reaches a log, an argument list or an error text. Commands run in
-//! `sh -c`, with our environment but without systemd's notify socket.
+//! `sh -c`, with our environment but without systemd's notify socket and the password of the
+//! configuration.
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -50,30 +51,38 @@ pub(crate) fn digits(code: &str) -> String {
         .collect()
 }
 
-/// The first line that `command` prints.
+/// The first line that `command` prints, which is `what` of the remote `name`.
 pub(crate) fn run(what: &'static str, name: &str, command: &str) -> Result<Secret, Failure> {
-    let failed = |reason: String| Failure::PasswordCommand {
+    printed(command).map_err(|reason| Failure::PasswordCommand {
         what,
         name: name.to_owned(),
         reason,
-    };
+    })
+}
+
+/// The password of the configuration: the first line that the `--password-command` prints.
+pub(crate) fn of_config(command: &str) -> Result<Secret, Failure> {
+    printed(command).map_err(|reason| Failure::ConfigPasswordCommand { reason })
+}
+
+/// The first line that `command` prints, or why there is none.
+fn printed(command: &str) -> Result<Secret, String> {
     // Standard error stays connected, so that the command can ask and complain on the terminal.
     let output = Command::new("sh")
         .args(["-c", command])
         .env_remove(env::NOTIFY_SOCKET)
+        .env_remove(env::CONFIG_PASS)
         .stdin(Stdio::inherit())
         .stderr(Stdio::inherit())
         .output()
-        .map_err(|e| failed(e.to_string()))?;
+        .map_err(|e| e.to_string())?;
     if !output.status.success() {
-        return Err(failed(
-            match (output.status.code(), output.status.signal()) {
-                (Some(code), _) => format!("it exited with status {code}"),
-                (None, signal) => format!("it was ended by signal {}", signal.unwrap_or_default()),
-            },
-        ));
+        return Err(match (output.status.code(), output.status.signal()) {
+            (Some(code), _) => format!("it exited with status {code}"),
+            (None, signal) => format!("it was ended by signal {}", signal.unwrap_or_default()),
+        });
     }
-    first_line(output.stdout).ok_or_else(|| failed("it printed nothing usable".to_owned()))
+    first_line(output.stdout).ok_or_else(|| "it printed nothing usable".to_owned())
 }
 
 /// The first line of the file at `path`, which is `what` of a remote.

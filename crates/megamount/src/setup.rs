@@ -5,6 +5,7 @@
 
 mod guide;
 mod import;
+mod password;
 mod questions;
 
 use crate::cli::{ConfigAction, ConfigCommand};
@@ -12,16 +13,15 @@ use crate::commands::say;
 use crate::config::edit::{self, Editor};
 use crate::exit;
 use crate::failure::Failure;
-use crate::paths;
 
 /// Runs the command.
 pub(crate) fn run(command: &ConfigCommand) -> Result<u8, Failure> {
-    let path = paths::config_file(command.config.as_deref())?;
+    let place = command.place();
     match &command.action {
-        None => guide::run(&path)?,
-        Some(ConfigAction::File) => say(&format!("{}\n", path.display())),
+        None => guide::run(&place)?,
+        Some(ConfigAction::File) => say(&format!("{}\n", place.file()?.display())),
         Some(ConfigAction::Show(show)) => {
-            let editor = Editor::open(&path)?;
+            let editor = Editor::open(&place)?;
             let text = match &show.name {
                 None => editor.text(),
                 Some(name) => {
@@ -36,13 +36,14 @@ pub(crate) fn run(command: &ConfigCommand) -> Result<u8, Failure> {
             });
         }
         Some(ConfigAction::Delete(delete)) => {
-            let mut editor = Editor::open(&path)?;
+            let mut editor = Editor::open(&place)?;
             if !editor.remove(plain(&delete.name))? {
                 return Err(unknown(&editor, &delete.name));
             }
             editor.save()?;
         }
-        Some(ConfigAction::Import(import)) => import::run(&path, import)?,
+        Some(ConfigAction::Import(import)) => import::run(&place, import)?,
+        Some(ConfigAction::Password) => password::run(&place)?,
     }
     Ok(exit::DONE)
 }

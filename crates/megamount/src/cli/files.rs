@@ -1,20 +1,16 @@
 //! The commands that work on the files of an account, mounted or not.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Carried, LogLevel, MountOptions};
-use crate::env_vars as env;
+use super::{Carried, ConfigPlace, LogLevel, MountOptions};
 use crate::failure::Failure;
 use crate::quantity::Span;
 
 /// Where the account is and how it is reached: the same options, variables and keys as a mount's.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct AccountOptions {
-    /// The configuration file [default: ~/.config/megamount/config.toml]
-    #[arg(long, value_name = "FILE", env = env::CONFIG, hide_env = true, help_heading = "Program")]
-    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) config: ConfigPlace,
     /// The account's address, instead of the remote's
     #[arg(long, value_name = "ADDRESS", help_heading = "Program")]
     mega_user: Option<String>,
@@ -69,6 +65,7 @@ pub(super) const SHOWN: &[&str] = &[
     "mega-debug",
     "mega-pass",
     "mega-user",
+    "password-command",
     "proxy",
     "state-dir",
     "streams",

@@ -106,7 +106,7 @@ mod tests {
                 let value = option.get_value_names().unwrap_or_default().join(" ");
                 let is_switch = value == "BOOL";
                 let short = option.get_short().map(|short| format!("`-{short}`, "));
-                let key = if matches!(long, "config" | "foreground") {
+                let key = if matches!(long, "config" | "foreground" | "password-command") {
                     "no key".to_owned()
                 } else {
                     format!("`{long}`")

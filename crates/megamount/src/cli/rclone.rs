@@ -162,7 +162,6 @@ const IDLE_VALUES: &[&str] = &[
     "min-size",
     "mount-case-insensitive",
     "multi-thread-streams",
-    "password-command",
     "poll-interval",
     "rc-addr",
     "rc-pass",

@@ -1,16 +1,22 @@
 //! Changes to our own `config.toml`.
 //!
 //! Promises: comments and keys that a change is not about stay as they are; what is written can be
-//! read again; after a crash or a power cut the file has the old text or the new one; it is 0600.
+//! read again; after a crash or a power cut the file has the old text or the new one; it is 0600; what is
+//! encrypted stays so unless it is asked for, and then its text is in no file, not even for a moment.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use mega_crypto::Secret;
 use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
+use zeroize::Zeroizing;
 
+use super::encrypted::{Cost, Key, encrypt};
+use super::unlock::{self, Remembered};
 use super::{file, is_remote_name};
+use crate::cli::ConfigPlace;
 use crate::failure::Failure;
 
 /// Where the password of a new remote comes from.
@@ -41,30 +47,43 @@ pub(crate) struct NewRemote {
 pub(crate) struct Editor {
     path: PathBuf,
     document: DocumentMut,
+    /// What it will be encrypted with; none to write it in the clear.
+    password: Option<Secret>,
+    /// Whether it was in the clear when it was read.
+    was_clear: bool,
+    remembered: Remembered,
 }
 
 impl Editor {
-    /// Reads `path`, which need not exist. What cannot be mounted cannot be changed either.
-    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
-            Err(e) => {
-                return Err(Failure::ConfigUnreadable {
-                    path: path.to_path_buf(),
-                    reason: e.to_string(),
-                });
-            }
+    /// Reads the file, which need not exist. What cannot be mounted cannot be changed either.
+    pub(crate) fn open(place: &ConfigPlace) -> Result<Self, Failure> {
+        let path = place.file()?;
+        let (text, password) = match unlock::open(&path, place)? {
+            Some(opened) => (opened.text, opened.password),
+            None => (Zeroizing::default(), None),
         };
-        file::parse(&text, path)?;
-        let document = text.parse().map_err(|_| odd(path))?;
+        file::parse(&text, &path)?;
+        let document = text.parse().map_err(|_| odd(&path))?;
         Ok(Self {
-            path: path.to_path_buf(),
+            path,
             document,
+            was_clear: password.is_none(),
+            password,
+            remembered: place.remembered.clone(),
         })
     }
 
-    /// The text as it stands in the file, or would.
+    /// Whether it is encrypted, or will be.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.password.is_some()
+    }
+
+    /// The password it is encrypted with from the next [`Editor::save`] on; without one it is written in the clear.
+    pub(crate) fn encrypt_with(&mut self, password: Option<Secret>) {
+        self.password = password;
+    }
+
+    /// The text as it stands in the file, or would, in the clear.
     pub(crate) fn text(&self) -> String {
         self.document.to_string()
     }
@@ -218,13 +237,28 @@ impl Editor {
 
     /// Writes the file.
     pub(crate) fn save(&self) -> Result<(), Failure> {
-        let text = self.text();
+        let unwritable = |reason: String| Failure::ConfigUnwritable {
+            path: self.path.clone(),
+            reason,
+        };
+        let text = Zeroizing::new(self.text());
         // What we write must be what the next mount can read.
         file::parse(&text, &self.path)?;
-        write(&self.path, text.as_bytes()).map_err(|e| Failure::ConfigUnwritable {
-            path: self.path.clone(),
-            reason: e.to_string(),
-        })
+        let Some(password) = &self.password else {
+            if self.was_clear && unlock::is_encrypted(&self.path)? == Some(true) {
+                return Err(unwritable(
+                    "another program has encrypted it meanwhile".to_owned(),
+                ));
+            }
+            write(&self.path, text.as_bytes()).map_err(|e| unwritable(e.to_string()))?;
+            self.remembered.forget();
+            return Ok(());
+        };
+        let key = Key::fresh(password, Cost::USUAL)?;
+        let encrypted = encrypt(&text, &key)?;
+        write(&self.path, encrypted.as_bytes()).map_err(|e| unwritable(e.to_string()))?;
+        self.remembered.keep(password, &key);
+        Ok(())
     }
 }
 
@@ -332,8 +366,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.toml");
         std::fs::write(&path, text).unwrap();
-        let editor = Editor::open(&path).unwrap();
+        let editor = Editor::open(&place(&path, "false")).unwrap();
         (dir, editor)
+    }
+
+    fn place(path: &Path, password_command: &str) -> ConfigPlace {
+        ConfigPlace::new(Some(path.to_path_buf()), Some(password_command.to_owned()))
     }
 
     fn new(user: &str, password: NewPassword) -> NewRemote {
@@ -421,7 +459,8 @@ mod tests {
         assert_eq!(editor.names(), ["v", "w"]);
         assert!(editor.remove("w").unwrap());
         editor.save().unwrap();
-        assert_eq!(Editor::open(editor.path()).unwrap().names(), ["v"]);
+        let again = Editor::open(&place(editor.path(), "false")).unwrap();
+        assert_eq!(again.names(), ["v"]);
     }
 
     #[test]
@@ -446,6 +485,51 @@ mod tests {
             2,
             "nothing is left beside"
         );
+    }
+
+    #[test]
+    fn what_is_encrypted_stays_encrypted() {
+        let (dir, mut editor) = editor(TEXT);
+        let path = editor.path().to_path_buf();
+        let read = || std::fs::read_to_string(&path).unwrap();
+        assert!(!editor.is_encrypted());
+        editor.encrypt_with(Some(Secret::new("pw".to_owned())));
+        editor.save().unwrap();
+        let first = read();
+        let place = place(&path, "echo pw");
+        let mut editor = Editor::open(&place).unwrap();
+        assert!(editor.is_encrypted());
+        assert_eq!(editor.text(), TEXT, "comments included");
+        editor.set("new", &new("n@x", NewPassword::Ask)).unwrap();
+        editor.save().unwrap();
+        let second = read();
+        for text in [&first, &second] {
+            assert!(!text.contains("w@x") && !text.contains("remote"), "{text}");
+        }
+        for at in [1, 2] {
+            assert_ne!(first.lines().nth(at), second.lines().nth(at), "line {at}");
+        }
+        // The command is not run again for what this process has written itself.
+        let mut editor = Editor::open(&place).unwrap();
+        assert_eq!(editor.names(), ["new", "old", "work"]);
+        editor.encrypt_with(None);
+        editor.save().unwrap();
+        assert!(read().starts_with("# All my accounts.\n"));
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn text_in_the_clear_never_replaces_what_was_encrypted_meanwhile() {
+        let (_dir, mut late) = editor(TEXT);
+        let mut other = Editor::open(&place(late.path(), "false")).unwrap();
+        other.encrypt_with(Some(Secret::new("pw".to_owned())));
+        other.save().unwrap();
+        late.set("new", &new("n@x", NewPassword::Ask)).unwrap();
+        let failure = late.save().unwrap_err().to_string();
+        assert!(failure.contains("has encrypted it"), "{failure}");
+        assert!(unlock::is_encrypted(late.path()).unwrap().unwrap());
     }
 
     #[test]

@@ -4,17 +4,15 @@
 //! `config/config.toml` in the repository is the annotated example.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use mega_api::PublicLink;
 use mega_crypto::Secret;
 use toml::{Table, Value};
 
+use super::unlock::{self, Opened};
 use super::{Account, PasswordSource, check_obscured, is_remote_name};
-use crate::cli::MountOptions;
+use crate::cli::{ConfigPlace, MountOptions};
 use crate::failure::Failure;
 use crate::paths;
 
@@ -116,29 +114,42 @@ impl RemoteEntry {
     }
 }
 
-/// Reads `path`. A missing file is an empty one, unless it was asked for by name.
-pub(super) fn load(path: &Path, by_name: bool) -> Result<ConfigFile, Failure> {
-    let unreadable = |e: std::io::Error| Failure::ConfigUnreadable {
-        path: path.to_path_buf(),
-        reason: e.to_string(),
+/// Reads `path`, which `place` means. A missing file is an empty one, unless it was asked for by name.
+pub(super) fn load(path: &Path, place: &ConfigPlace) -> Result<ConfigFile, Failure> {
+    match load_if_there(path, place)? {
+        Some(config) => Ok(config),
+        None if place.config.is_none() => Ok(ConfigFile::default()),
+        None => Err(Failure::ConfigUnreadable {
+            path: path.to_path_buf(),
+            reason: std::io::Error::from(rustix::io::Errno::NOENT).to_string(),
+        }),
+    }
+}
+
+/// Reads `path`, which `place` means; none if there is no such file.
+pub(super) fn load_if_there(
+    path: &Path,
+    place: &ConfigPlace,
+) -> Result<Option<ConfigFile>, Failure> {
+    let Some(Opened {
+        text,
+        password,
+        mode,
+    }) = unlock::open(path, place)?
+    else {
+        return Ok(None);
     };
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound && !by_name => return Ok(ConfigFile::default()),
-        Err(e) => return Err(unreadable(e)),
-    };
-    let mut text = String::new();
-    file.read_to_string(&mut text).map_err(unreadable)?;
-    let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
     let config = parse(&text, path)?;
-    // Anybody who may write the file may also put a `pass-command` into it, hence the w bits.
-    if mode & 0o077 != 0 && config.remotes.values().any(RemoteEntry::holds_secret) {
+    // Anybody who may write the file may also put a `pass-command` into it, hence the w bits. An encrypted file
+    // cannot be changed without its password, and may be kept where others can read it.
+    let is_open = password.is_none() && mode & 0o077 != 0;
+    if is_open && config.remotes.values().any(RemoteEntry::holds_secret) {
         return Err(Failure::ConfigExposed {
             path: path.to_path_buf(),
             mode,
         });
     }
-    Ok(config)
+    Ok(Some(config))
 }
 
 /// Parses the text of `path`.
@@ -345,7 +356,7 @@ mod tests {
         let open = |mode: u32, text: &str| {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-            load(&path, false)
+            load_if_there(&path, &ConfigPlace::default()).map(Option::unwrap_or_default)
         };
         let secret = "[remote.x]\nuser = \"u\"\npass = \"p\"\n";
         assert!(open(0o600, secret).is_ok());
@@ -357,16 +368,11 @@ mod tests {
             open(0o644, "[remote.x]\nuser = \"u\"\n").is_ok(),
             "nothing secret in it"
         );
-        assert!(
-            load(&dir.path().join("none"), false)
-                .unwrap()
-                .remotes
-                .is_empty()
-        );
-        assert!(
-            load(&dir.path().join("none"), true).is_err(),
-            "named, so it must exist"
-        );
+        let none = dir.path().join("none");
+        let unnamed = load(&none, &ConfigPlace::default()).unwrap();
+        assert!(unnamed.remotes.is_empty());
+        let named = ConfigPlace::new(Some(none.clone()), None);
+        assert!(load(&none, &named).is_err(), "named, so it must exist");
     }
 
     #[test]

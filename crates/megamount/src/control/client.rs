@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::files::{FileAsk, FileReply, PIECE};
 use super::place;
-use super::protocol::{self, Ask, Fault, Hello, LONGEST_REPLY, Reply};
+use super::protocol::{self, Ask, Configuration, Fault, Hello, LONGEST_REPLY, Reply};
 use super::report::Report;
 use crate::config::{RemoteSpec, link};
 use crate::failure::Failure;
@@ -47,6 +47,24 @@ pub(crate) fn serving(remote: &str, state_dir: &Path) -> Option<Link> {
     sockets
         .into_iter()
         .find_map(|socket| Link::open(socket).ok()?.stay())
+}
+
+/// The mount of this remote, if it stands in the configuration `file`; none if there are several.
+pub(crate) fn mounted_from(remote: &str, file: &Path) -> Option<(Link, Configuration)> {
+    let file = paths::resolved(file);
+    let mut found = links(place::own_uid(), Some(remote));
+    found.retain(|link| link.is_mount() && link.hello.remote == remote);
+    // Others of this name may be other accounts.
+    let mut found = found
+        .into_iter()
+        .filter_map(|mut link| match link.ask(&Ask::Configuration) {
+            Ok(Reply::Configuration(configuration)) if Path::new(&configuration.file) == file => {
+                Some((link.stay()?, configuration))
+            }
+            _ => None,
+        });
+    let first = found.next()?;
+    found.next().is_none().then_some(first)
 }
 
 /// The mount that `target` means: `REMOTE:`, a mountpoint, or a path below one.

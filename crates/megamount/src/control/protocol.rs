@@ -68,6 +68,8 @@ pub(crate) enum Ask {
         /// What about them.
         ask: FileAsk,
     },
+    /// Where its remote is configured.
+    Configuration,
     /// Answered when the daemon ends.
     End,
     /// More is to be asked, over other connections: a command does not end while this one lasts.
@@ -157,6 +159,8 @@ pub(crate) enum Reply {
         /// The answer, or one of several.
         reply: Box<FileReply>,
     },
+    /// To `configuration`.
+    Configuration(Configuration),
     /// To `end`.
     Ended {
         /// How many changes are left for the next mount.
@@ -216,6 +220,17 @@ pub(crate) struct Hello {
     pub(crate) pid: u32,
     /// The version of the program.
     pub(crate) program: String,
+}
+
+/// What a command has to know of a remote, and need not read the configuration for where it is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Configuration {
+    /// The file that has the remote, from the root and without links.
+    pub(crate) file: String,
+    /// How many files are uploaded at a time.
+    pub(crate) uploads: u16,
+    /// Whether it is a public link.
+    pub(crate) is_link: bool,
 }
 
 /// A request as a line.

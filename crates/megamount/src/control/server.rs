@@ -19,7 +19,9 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::place;
-use super::protocol::{self, Ask, Fault, Hello, LONGEST_REQUEST, MOST_CHANGES, Reply};
+use super::protocol::{
+    self, Ask, Configuration, Fault, Hello, LONGEST_REQUEST, MOST_CHANGES, Reply,
+};
 use super::report::Report;
 use crate::bwlimit::{BwLimit, Throttle};
 
@@ -54,6 +56,7 @@ struct Host {
     vfs: OnceLock<Arc<Vfs>>,
     loading: Arc<Loading>,
     throttle: OnceLock<Arc<Throttle>>,
+    configuration: OnceLock<Configuration>,
     hello: Hello,
     ended: watch::Receiver<Option<usize>>,
     patience: Duration,
@@ -130,6 +133,12 @@ impl Control {
         let _ = self.host.throttle.set(Arc::clone(throttle));
     }
 
+    /// Where the remote is configured.
+    pub(crate) fn configured_by(&self, configuration: Configuration) {
+        // It comes up once.
+        let _ = self.host.configuration.set(configuration);
+    }
+
     /// For this process alone.
     pub(crate) fn private(vfs: &Arc<Vfs>, hello: Hello) -> Self {
         let control = Self::silent(Arc::default(), hello, PATIENCE);
@@ -142,6 +151,7 @@ impl Control {
         let host = Arc::new(Host {
             vfs: OnceLock::new(),
             throttle: OnceLock::new(),
+            configuration: OnceLock::new(),
             loading,
             hello,
             ended: ended_receiver,
@@ -432,6 +442,13 @@ fn answer(host: &Host, vfs: &Arc<Vfs>, ask: Ask) -> Reply {
             Reply::Status(Box::new(Report::new(host.hello.clone(), snapshot)))
         }
         Ask::Bandwidth { limit } => bandwidth(host, limit),
+        Ask::Configuration => match host.configuration.get() {
+            Some(configuration) => Reply::Configuration(configuration.clone()),
+            None => Reply::Error {
+                code: Fault::Absent,
+                text: "no file of ours has this remote".to_owned(),
+            },
+        },
         Ask::Flush => Reply::Flushed {
             mark: vfs.flush_queue(),
         },

@@ -17,7 +17,7 @@ use super::bring_up::{self, LOOK_AGAIN, Started};
 use super::login::LoginHelp;
 use super::plan::Plan;
 use super::translate;
-use crate::cli::{AccountOptions, LogLevel};
+use crate::cli::{AccountOptions, Carried, LogLevel, Settings};
 use crate::config::{self, RemoteKind};
 use crate::control::client::{self, Link};
 use crate::control::protocol::Hello;
@@ -84,11 +84,15 @@ impl Account {
         options: &AccountOptions,
         need: Need,
     ) -> Result<Self, Failure> {
-        let (remote, _) = config::resolve(
-            &format!("{name}:"),
-            options.config.as_deref(),
-            &options.carried(),
-        )?;
+        if let Some(account) = Self::without_asking(name, options)? {
+            return if account.is_link {
+                Err(Failure::LinkHere)
+            } else {
+                Ok(account)
+            };
+        }
+        let (remote, _) =
+            config::resolve(&format!("{name}:"), &options.config, &options.carried())?;
         match remote.kind {
             RemoteKind::Link(_) => Err(Failure::LinkHere),
             RemoteKind::Account(_) | RemoteKind::Demo => Self::open(name, options, need),
@@ -97,13 +101,15 @@ impl Account {
 
     /// Opens the account of the remote `name`, or the public link that it stands for.
     pub(crate) fn open(name: &str, options: &AccountOptions, need: Need) -> Result<Self, Failure> {
+        if let Some(account) = Self::without_asking(name, options)? {
+            return Ok(account);
+        }
         let carried = options.carried();
-        let config = options.config.as_deref();
-        let mut plan = Plan::without_mount(name, config, &options.of_mount(), &carried)?;
+        let mut plan = Plan::without_mount(name, &options.config, &options.of_mount(), &carried)?;
         plan.settings.read_only |= need == Need::Look;
         // Somebody waits. Not at once: what belongs together goes together.
         plan.settings.write_back = Span(plan.settings.write_back.0.min(TOGETHER));
-        start_log(&plan)?;
+        start_log(&plan.settings)?;
         let (uploads, is_link) = (plan.settings.uploads, plan.link().is_some());
         let name = plan.remote.name.clone();
         let herald = Herald::at_terminal(Box::new(LoginHelp::of(&plan)));
@@ -152,6 +158,26 @@ impl Account {
         }
     }
 
+    /// Through the mount of the remote, where the configuration is encrypted and somebody would have to be asked for
+    /// its password. The mount has read it: what it serves is what the configuration would lead to.
+    fn without_asking(name: &str, options: &AccountOptions) -> Result<Option<Self>, Failure> {
+        // These could mean another account or another state.
+        let is_said = options.carried() != Carried::default() || options.mount.state_dir.is_some();
+        if is_said || !config::must_ask(&options.config)? {
+            return Ok(None);
+        }
+        let Some((link, configuration)) = client::mounted_from(name, &options.config.file()?)
+        else {
+            return Ok(None);
+        };
+        start_log(&options.of_mount().resolve())?;
+        Ok(Some(Self {
+            door: Door::Socket(link),
+            uploads: configuration.uploads,
+            is_link: configuration.is_link,
+        }))
+    }
+
     /// How many files are uploaded at a time, as configured.
     pub(crate) fn uploads(&self) -> u16 {
         self.uploads
@@ -193,8 +219,7 @@ pub(super) fn holder_in_words(holder: &mega_store::LockHolder) -> String {
 }
 
 /// Errors only: what else there is to say, the command says.
-pub(super) fn start_log(plan: &Plan) -> Result<(), Failure> {
-    let settings = &plan.settings;
+pub(super) fn start_log(settings: &Settings) -> Result<(), Failure> {
     let target = logging::target(settings, None)?;
     logging::start(target, logging::Style::of(settings, LogLevel::Error));
     Ok(())

@@ -20,7 +20,7 @@ use crate::adaptor::{Adaptor, Notices};
 use crate::bwlimit::Throttle;
 use crate::cli::{CacheMode, FsyncMode, VerifyMode, VersionsMode};
 use crate::config::RemoteKind;
-use crate::control::protocol::Hello;
+use crate::control::protocol::{Configuration, Hello};
 use crate::control::server::Control;
 use crate::demo;
 use crate::display::Spinner;
@@ -28,6 +28,7 @@ use crate::failure::Failure;
 use crate::launch::Herald;
 use crate::mountpoint::{self, Attachment};
 use crate::notify::{self, State};
+use crate::paths;
 
 /// Two loops of fuser: limits.md section 4, point 1.
 const KERNEL_LOOPS: usize = 2;
@@ -91,6 +92,9 @@ pub(super) async fn bring_up(
         ..
     } = start(plan, herald, store, loading).await?;
     control.throttled_by(&throttle);
+    if let Some(configuration) = configuration(plan) {
+        control.configured_by(configuration);
+    }
     match attach(plan, &vfs).await {
         Ok((attachment, session)) => Ok(Mounted {
             vfs,
@@ -384,6 +388,16 @@ async fn attach(
         )));
     }
     Ok((attachment, session))
+}
+
+/// What commands are told of the configuration; none when it does not say whose account this is.
+fn configuration(plan: &Plan) -> Option<Configuration> {
+    let file = paths::resolved(plan.remote.file.as_deref()?);
+    Some(Configuration {
+        file: file.to_str()?.to_owned(),
+        uploads: plan.settings.uploads,
+        is_link: plan.link().is_some(),
+    })
 }
 
 fn fuse_config(plan: &Plan) -> fuser::Config {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use mega_api::PublicLink;
 
-use crate::cli::{Carried, MountCommand, MountOptions, Settings};
+use crate::cli::{Carried, ConfigPlace, MountCommand, MountOptions, Settings};
 use crate::config::{self, Account, Remote, RemoteKind};
 use crate::demo;
 use crate::failure::Failure;
@@ -32,11 +32,8 @@ pub(super) struct Plan {
 impl Plan {
     /// Checks the whole order. Changes nothing but a dead mount of our own at the mountpoint.
     pub(super) fn make(command: &MountCommand) -> Result<Self, Failure> {
-        let (remote, sub_path) = config::resolve(
-            &command.remote,
-            command.program.config.as_deref(),
-            &command.carried,
-        )?;
+        let (remote, sub_path) =
+            config::resolve(&command.remote, &command.program.config, &command.carried)?;
         let Self {
             remote,
             settings,
@@ -70,7 +67,7 @@ impl Plan {
     /// What a command needs that works on an account without mounting it: no mountpoint, all folders.
     pub(super) fn without_mount(
         name: &str,
-        config: Option<&std::path::Path>,
+        config: &ConfigPlace,
         options: &MountOptions,
         carried: &Carried,
     ) -> Result<Self, Failure> {
@@ -142,11 +139,7 @@ fn check_outside(
     if let Some(path) = &settings.log_file {
         outside("log file", path, "--log-file")?;
     }
-    outside(
-        "configuration",
-        &paths::config_file(command.program.config.as_deref())?,
-        "--config",
-    )?;
+    outside("configuration", &command.program.config.file()?, "--config")?;
     if let Some(path) = &settings.ca_cert {
         outside("certificate", path, "--ca-cert")?;
     }

@@ -191,15 +191,19 @@ fn planned(place: &str, options: &AccountOptions) -> Result<Arc<Plan>, Failure> 
         format!("{place}:")
     };
     let spec: RemoteSpec = place.parse()?;
-    let config = options.config.as_deref();
-    let plan = Plan::without_mount(&spec.name, config, &options.of_mount(), &options.carried())?;
+    let plan = Plan::without_mount(
+        &spec.name,
+        &options.config,
+        &options.of_mount(),
+        &options.carried(),
+    )?;
     if plan.link().is_some() {
         return Err(Failure::Usage(format!(
             "'{}:' is a public link, which needs no login and has no session.",
             plan.remote.name
         )));
     }
-    start_log(&plan)?;
+    start_log(&plan.settings)?;
     Ok(Arc::new(plan))
 }
 

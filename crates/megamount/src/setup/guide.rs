@@ -3,9 +3,9 @@
 //! Order and words are those of `rclone config`, so that fingers and instructions that know it
 //! need nothing new. A remote is written when it is confirmed, not before.
 
-use std::path::Path;
-
+use super::password;
 use super::questions::{Choice, choose, line, needed, new_password};
+use crate::cli::ConfigPlace;
 use crate::commands::say;
 use crate::config::edit::{Editor, NewPassword, NewRemote};
 use crate::config::{self, is_remote_name};
@@ -44,10 +44,10 @@ const KEEP: &[Choice] = &[
 const YES_NO: &[Choice] = &[('y', "Yes"), ('n', "No")];
 
 /// Asks until the user has enough.
-pub(super) fn run(path: &Path) -> Result<(), Failure> {
+pub(super) fn run(place: &ConfigPlace) -> Result<(), Failure> {
     loop {
         // Read again each time: another program may have written meanwhile.
-        let editor = Editor::open(path)?;
+        let editor = Editor::open(place)?;
         let names = editor.names();
         let chosen = if names.is_empty() {
             say("No remotes found - make a new one\n");
@@ -64,17 +64,16 @@ pub(super) fn run(path: &Path) -> Result<(), Failure> {
             'n' => {
                 let name = new_name(&editor)?;
                 storage()?;
-                fill(path, &name)?;
+                fill(place, &name)?;
             }
-            'e' => fill(path, &existing(&names)?)?,
-            'd' => delete(editor, &existing(&names)?)?,
-            'r' => rename(editor, &existing(&names)?)?,
+            'e' => fill(place, &existing(&names)?)?,
+            'd' => delete(place, editor, &existing(&names)?)?,
+            'r' => rename(place, editor, &existing(&names)?)?,
             'c' => copy(editor, &existing(&names)?)?,
-            's' => say(
-                "\nThis configuration cannot be encrypted. To keep the password out of it, answer \
-                 n to the question for it\nand name a command that prints it, such as 'pass show \
-                 mega'.\n",
-            ),
+            's' => {
+                say("\n");
+                password::run(place)?;
+            }
             _ => return Ok(()),
         }
         say("\n");
@@ -113,10 +112,10 @@ fn storage() -> Result<(), Failure> {
 }
 
 /// Asks for everything a remote has, and writes it when it is confirmed.
-fn fill(path: &Path, name: &str) -> Result<(), Failure> {
+fn fill(place: &ConfigPlace, name: &str) -> Result<(), Failure> {
     let mut drafts: Option<NewRemote> = None;
     loop {
-        let mut editor = Editor::open(path)?;
+        let mut editor = Editor::open(place)?;
         let new = remote(&editor, name, drafts.as_ref())?;
         editor.set(name, &new)?;
         summary(&editor, name);
@@ -125,9 +124,9 @@ fn fill(path: &Path, name: &str) -> Result<(), Failure> {
             'e' => drafts = Some(new),
             // As in rclone: also a remote that was there before.
             _ => {
-                let editor = Editor::open(path)?;
+                let editor = Editor::open(place)?;
                 return if editor.has(name) {
-                    delete(editor, name)
+                    delete(place, editor, name)
                 } else {
                     Ok(())
                 };
@@ -151,7 +150,7 @@ fn remote(editor: &Editor, name: &str, draft: Option<&NewRemote>) -> Result<NewR
     let known = draft.is_some() || editor.has(name);
     let chosen = choose(if known { CHANGED } else { PASSWORD }, Some('n'))?;
     let password = match chosen {
-        'y' => obscured(new_password()?.expose())?,
+        'y' => obscured(new_password("the")?.expose())?,
         'g' => match generated()? {
             Some(password) => obscured(&password)?,
             None => return remote(editor, name, draft),
@@ -249,10 +248,10 @@ fn existing(names: &[String]) -> Result<String, Failure> {
     }
 }
 
-fn delete(mut editor: Editor, name: &str) -> Result<(), Failure> {
+fn delete(place: &ConfigPlace, mut editor: Editor, name: &str) -> Result<(), Failure> {
     editor.remove(name)?;
     editor.save()?;
-    if let Some(state) = state_of(editor.path(), name)? {
+    if let Some(state) = state_of(place, name)? {
         say(&format!(
             "\nIts session, and changes that are not on Mega yet, are kept in {state}.\n"
         ));
@@ -260,8 +259,8 @@ fn delete(mut editor: Editor, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn rename(mut editor: Editor, name: &str) -> Result<(), Failure> {
-    if let Some(state) = state_of(editor.path(), name)? {
+fn rename(place: &ConfigPlace, mut editor: Editor, name: &str) -> Result<(), Failure> {
+    if let Some(state) = state_of(place, name)? {
         say(&format!(
             "\nNot renamed: {state} has its session, and perhaps changes that are not on Mega yet, \
              under this name.\nMake a copy under the new name instead.\n"
@@ -281,8 +280,8 @@ fn copy(mut editor: Editor, name: &str) -> Result<(), Failure> {
 }
 
 /// Where the state of a remote is, if it has any.
-fn state_of(path: &Path, name: &str) -> Result<Option<String>, Failure> {
-    let settings = config::options_of(name, path)?.resolve();
+fn state_of(place: &ConfigPlace, name: &str) -> Result<Option<String>, Failure> {
+    let settings = config::options_of(name, place)?.resolve();
     let state = paths::of_remote(name, &settings)?.state_dir;
     Ok(state.exists().then(|| state.display().to_string()))
 }

@@ -1,8 +1,6 @@
 //! `config import`: remotes of type mega from rclone's configuration.
 
-use std::path::Path;
-
-use crate::cli::ImportCommand;
+use crate::cli::{ConfigPlace, ImportCommand};
 use crate::commands::say;
 use crate::config;
 use crate::config::edit::Editor;
@@ -10,7 +8,7 @@ use crate::failure::Failure;
 use crate::paths;
 
 /// Copies what was named, or everything. What is here already stays as it is.
-pub(super) fn run(path: &Path, command: &ImportCommand) -> Result<(), Failure> {
+pub(super) fn run(place: &ConfigPlace, command: &ImportCommand) -> Result<(), Failure> {
     let candidates = match &command.from {
         // A file that was named must be there; the usual places need not.
         Some(from) => {
@@ -29,8 +27,8 @@ pub(super) fn run(path: &Path, command: &ImportCommand) -> Result<(), Failure> {
         .iter()
         .map(|name| super::plain(name))
         .collect();
-    let found = config::importable(&candidates, &names, path)?;
-    let mut editor = Editor::open(path)?;
+    let found = config::importable(&candidates, &names, &place.file()?)?;
+    let mut editor = Editor::open(place)?;
     let mut told = String::new();
     let mut changed = false;
     for (name, new) in &found {

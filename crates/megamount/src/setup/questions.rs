@@ -56,20 +56,26 @@ pub(super) fn choose(choices: &[Choice], default: Option<char>) -> Result<char, 
     }
 }
 
-/// Asks for a password twice, without showing it.
-pub(super) fn new_password() -> Result<Secret, Failure> {
+/// Asks for `which` password twice, without showing it.
+pub(super) fn new_password(which: &str) -> Result<Secret, Failure> {
     loop {
-        say("Enter the password:\n");
-        let first = ask("password:", Echo::Off)?;
-        if first.expose().is_empty() {
-            say("This value is required and it has no default.\n");
-            continue;
-        }
-        say("Confirm the password:\n");
-        if ask("password:", Echo::Off)? == first {
+        say(&format!("Enter {which} password:\n"));
+        let first = password()?;
+        say(&format!("Confirm {which} password:\n"));
+        if password()? == first {
             return Ok(first);
         }
         say("Passwords do not match!\n");
+    }
+}
+
+fn password() -> Result<Secret, Failure> {
+    loop {
+        let answer = ask("password:", Echo::Off)?;
+        if !answer.expose().is_empty() {
+            return Ok(answer);
+        }
+        say("Bad password: no characters in password\n");
     }
 }
 

@@ -24,6 +24,15 @@ impl Terminal {
 
     /// The same with another server.
     pub(crate) fn start_at(home: &Home, args: &str, api_url: Option<&str>) -> Self {
+        let more: Vec<_> = api_url
+            .map(|url| ("MEGAMOUNT_API_URL", url))
+            .into_iter()
+            .collect();
+        Self::start_with(home, args, &more)
+    }
+
+    /// The same with more in the environment.
+    pub(crate) fn start_with(home: &Home, args: &str, more: &[(&str, &str)]) -> Self {
         let command = format!("{} {args}", env!("CARGO_BIN_EXE_megamount"));
         let mut child = std::process::Command::new("script")
             .args(["--quiet", "--return", "--command", &command, "/dev/null"])
@@ -32,7 +41,7 @@ impl Terminal {
             .env("PATH", "/usr/bin:/bin")
             .env("SHELL", "/bin/sh")
             .env("XDG_RUNTIME_DIR", home.path("run"))
-            .envs(api_url.map(|url| ("MEGAMOUNT_API_URL", url)))
+            .envs(more.iter().copied())
             .current_dir(home.path(""))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
