@@ -58,14 +58,16 @@ impl Vfs {
         offset: u64,
         limit: usize,
     ) -> OpResult<Vec<DirEntry>> {
-        let listing = self.readdirplus(ino, fh, offset, limit).await?;
+        let listing = self.list(ino, fh, offset, limit, false)?;
         if !listing.is_empty() {
             self.shared.lock().listed.forget(ino);
         }
         Ok(listing)
     }
 
-    /// The same for a kernel that gets the attributes, too.
+    /// The same for a kernel that gets the attributes, too. Each entry but `.` and `..` counts as a reference, from
+    /// the moment in which its number is looked up: an upload that is confirmed next would free the number for
+    /// the version it replaces. What the kernel does not get has to be forgotten.
     ///
     /// # Errors
     /// As `opendir`.
@@ -76,10 +78,27 @@ impl Vfs {
         offset: u64,
         limit: usize,
     ) -> OpResult<Vec<DirEntry>> {
+        self.list(ino, fh, offset, limit, true)
+    }
+
+    fn list(
+        &self,
+        ino: u64,
+        fh: u64,
+        offset: u64,
+        limit: usize,
+        is_counted: bool,
+    ) -> OpResult<Vec<DirEntry>> {
         let ttl = self.shared.config.attr_ttl;
         let mut state = self.shared.lock();
         if let Some(directory) = Virtual::of(ino) {
-            return state.list_virtual(directory, fh, offset, limit);
+            let listing = state.list_virtual(directory, fh, offset, limit)?;
+            if is_counted {
+                for entry in listing.iter().filter(|entry| entry.is_counted()) {
+                    state.inodes.remember(entry.ino, 1);
+                }
+            }
+            return Ok(listing);
         }
         let subject = state.subject(ino)?;
         let mut listing = Vec::new();
@@ -120,6 +139,9 @@ impl Vfs {
             .collect();
         for (child, facts, cookie, spelling) in page {
             let attr = state.attr_with(child, facts)?;
+            if is_counted {
+                state.inodes.remember(attr.ino, 1);
+            }
             listing.push(DirEntry {
                 ino: attr.ino,
                 next_offset: cookie,

@@ -131,3 +131,28 @@ async fn a_request_that_was_answered_is_not_repeated_after_a_clean_end() {
     assert!(world.vfs.shutdown(Duration::ZERO).await.changes == 0);
     world.finish().await;
 }
+
+/// An upload that is confirmed between a listing and the open of what was listed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_was_listed_stays_the_file() {
+    let world = World::new().await;
+    world.write("file", b"first").await;
+    world.settled().await;
+    let world = world.restart(eager()).await;
+    let late = hold(&world, "cmd:p");
+    world.write("file", b"second").await;
+    // The kernel knows nothing of it.
+    let ino = world.ino("file").await.unwrap();
+    world.vfs.forget(ino, 1_000);
+    until_fired(&world, late).await;
+    let root = crate::support::ROOT;
+    let fh = world.vfs.opendir(root).await.unwrap().fh;
+    let listed = world.vfs.readdirplus(root, fh, 0, 32).await.unwrap();
+    let ino = listed.last().unwrap().ino;
+    world.emulator.faults().remove(late);
+    world.settled().await;
+    let entry = world.vfs.getattr(ino).await.unwrap();
+    assert_eq!(entry.attr.size, 6);
+    world.vfs.releasedir(fh).await.unwrap();
+    world.finish().await;
+}

@@ -57,11 +57,7 @@ pub(super) async fn plus(
     let result = fill(&vfs, Detail::Attributes, (ino, fh), offset, |entry| {
         let attr = file_attr(&entry.entry.attr);
         let (ino, next) = (INodeNo(entry.ino), entry.next_offset);
-        let full = reply.add(ino, next, &entry.name, &entry.entry.ttl, &attr, GENERATION);
-        if !full && entry.name != "." && entry.name != ".." {
-            vfs.remember(entry.ino);
-        }
-        full
+        reply.add(ino, next, &entry.name, &entry.entry.ttl, &attr, GENERATION)
     });
     let result = result.await;
     Ok((reply, result))
@@ -88,8 +84,14 @@ async fn fill(
             Err(error) => return Err(error),
         };
         let is_last = entries.len() < page;
-        for entry in &entries {
+        for (index, entry) in entries.iter().enumerate() {
             if add(entry) {
+                if matches!(detail, Detail::Attributes) {
+                    // The kernel does not get these.
+                    let rest = entries.iter().skip(index);
+                    rest.filter(|entry| entry.is_counted())
+                        .for_each(|entry| vfs.forget(entry.ino, 1));
+                }
                 return Ok(());
             }
             added += 1;
