@@ -70,8 +70,9 @@ impl Frozen {
         [MAGIC, self.id.as_bytes(), b"\n", &self.body].concat()
     }
 
-    /// The inverse of [`to_bytes`](Self::to_bytes), within one run. After a restart a state-changing
-    /// request must not be sent again before looking whether it was executed.
+    /// The inverse of [`to_bytes`](Self::to_bytes). What the service has forgotten it executes once more, so after
+    /// a restart a state-changing request may be sent again only soon after it was sent, in the same session,
+    /// and not when it can be seen to have been executed.
     ///
     /// # Errors
     /// [`FrozenError`] on anything else.

@@ -107,6 +107,11 @@ impl Inodes {
         (!self.by_ino.contains_key(&number)).then_some(number)
     }
 
+    /// The number by which the kernel knows a subject, if it does.
+    pub(crate) fn kernel_ino(&self, subject: Subject) -> Option<u64> {
+        self.known_ino(subject).filter(|ino| self.is_known(*ino))
+    }
+
     fn bind(&mut self, ino: u64, subject: Subject) {
         self.by_ino.insert(ino, subject);
         self.by_subject.insert(subject, ino);

@@ -430,11 +430,7 @@ impl State {
         }
         for parent in parents {
             let subject = Subject::Node(parent);
-            if self
-                .inodes
-                .known_ino(subject)
-                .is_some_and(|ino| self.inodes.is_known(ino))
-            {
+            if self.inodes.kernel_ino(subject).is_some() {
                 let _ = self.dir(subject);
             }
         }
@@ -548,13 +544,7 @@ impl State {
                     suffix,
                     facts: node.facts,
                 };
-                let spelling = self
-                    .put_in(parent, child)
-                    .map_err(|error| store_errno(&error))?;
-                if let Some(spelling) = spelling {
-                    self.touch_dir(parent);
-                    self.tell_entry(&mut told, parent, spelling);
-                }
+                self.show_child(&mut told, parent, child)?;
             }
         }
         Ok(told)
@@ -571,11 +561,26 @@ impl State {
         name: String,
     ) {
         self.forget_listing(parent);
-        if let Some(ino) = self.inodes.known_ino(parent)
-            && self.inodes.is_known(ino)
-        {
-            told.push(Invalidation::Entry { parent: ino, name });
+        if let Some(parent) = self.inodes.kernel_ino(parent) {
+            told.push(Invalidation::Entry { parent, name });
         }
+    }
+
+    /// Shows a node in its directory, if that is loaded, and has the kernel told of the name.
+    pub(crate) fn show_child(
+        &mut self,
+        told: &mut Vec<Invalidation>,
+        parent: Subject,
+        child: Child,
+    ) -> OpResult<()> {
+        let spelling = self
+            .put_in(parent, child)
+            .map_err(|error| store_errno(&error))?;
+        if let Some(spelling) = spelling {
+            self.touch_dir(parent);
+            self.tell_entry(told, parent, spelling);
+        }
+        Ok(())
     }
 
     /// Shows what a tree that was fetched anew has changed. Directories that are not loaded are in no
@@ -596,11 +601,8 @@ impl State {
                     self.tell_entry(&mut told, Subject::Node(parent), name);
                 }
             }
-            if let Some(ino) = self.inodes.known_ino(Subject::Node(handle))
-                && self.inodes.is_known(ino)
-            {
-                told.push(Invalidation::Inode(ino));
-            }
+            let ino = self.inodes.kernel_ino(Subject::Node(handle));
+            told.extend(ino.map(Invalidation::Inode));
             delta.touched.insert(handle, before);
         }
         told.extend(self.patch(&delta)?);

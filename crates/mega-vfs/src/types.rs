@@ -190,14 +190,6 @@ pub struct OpenedDirectory {
     pub keep_cache: bool,
 }
 
-impl DirEntry {
-    /// Whether the kernel counts it as a reference when it comes with attributes.
-    #[must_use]
-    pub fn is_counted(&self) -> bool {
-        self.name != "." && self.name != ".." && crate::dot_mega::Virtual::of(self.ino).is_none()
-    }
-}
-
 /// One line of a directory listing.
 #[derive(Debug, Clone)]
 pub struct DirEntry {
@@ -211,6 +203,14 @@ pub struct DirEntry {
     pub name: OsString,
     /// Attributes for readdirplus.
     pub entry: Entry,
+}
+
+impl DirEntry {
+    /// Whether the kernel counts it as a reference when it comes with attributes.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.name != "." && self.name != ".." && crate::dot_mega::Virtual::of(self.ino).is_none()
+    }
 }
 
 /// How a rename treats an existing target.

@@ -58,15 +58,16 @@ impl Vfs {
         offset: u64,
         limit: usize,
     ) -> OpResult<Vec<DirEntry>> {
-        let listing = self.list(ino, fh, offset, limit, false)?;
+        let mut state = self.shared.lock();
+        let listing = state.list(ino, fh, offset, limit)?;
         if !listing.is_empty() {
-            self.shared.lock().listed.forget(ino);
+            state.listed.forget(ino);
         }
         Ok(listing)
     }
 
-    /// The same for a kernel that gets the attributes, too. Each entry but `.` and `..` counts as a reference, from
-    /// the moment in which its number is looked up: an upload that is confirmed next would free the number for
+    /// The same for a kernel that gets the attributes, too. Each entry that [`DirEntry::is_counted`] is a reference
+    /// of it, counted before anything else can happen: an upload that is confirmed next would free the number for
     /// the version it replaces. What the kernel does not get has to be forgotten.
     ///
     /// # Errors
@@ -78,80 +79,10 @@ impl Vfs {
         offset: u64,
         limit: usize,
     ) -> OpResult<Vec<DirEntry>> {
-        self.list(ino, fh, offset, limit, true)
-    }
-
-    fn list(
-        &self,
-        ino: u64,
-        fh: u64,
-        offset: u64,
-        limit: usize,
-        is_counted: bool,
-    ) -> OpResult<Vec<DirEntry>> {
-        let ttl = self.shared.config.attr_ttl;
         let mut state = self.shared.lock();
-        if let Some(directory) = Virtual::of(ino) {
-            let listing = state.list_virtual(directory, fh, offset, limit)?;
-            if is_counted {
-                for entry in listing.iter().filter(|entry| entry.is_counted()) {
-                    state.inodes.remember(entry.ino, 1);
-                }
-            }
-            return Ok(listing);
-        }
-        let subject = state.subject(ino)?;
-        let mut listing = Vec::new();
-        if offset < 2 {
-            let own = state.attr(subject)?;
-            let parent = match state.parent(subject)? {
-                Some(parent) if ino != ROOT_INO => state.attr(parent).unwrap_or(own),
-                _ => own,
-            };
-            for (next_offset, name, attr) in [(1, ".", own), (2, "..", parent)] {
-                if next_offset > offset {
-                    listing.push(DirEntry {
-                        ino: attr.ino,
-                        next_offset,
-                        kind: FileKind::Directory,
-                        name: OsString::from(name),
-                        entry: Entry { attr, ttl },
-                    });
-                }
-            }
-        }
-        if state.changes.get(subject).is_some_and(|row| row.removed) {
-            // Nothing is in it, or it could not have been removed.
-            return Ok(listing);
-        }
-        let page: Vec<_> = state
-            .dir(subject)?
-            .after(offset.max(2))
-            .take(limit.saturating_sub(listing.len()))
-            .map(|entry| {
-                (
-                    entry.subject,
-                    entry.facts,
-                    entry.cookie,
-                    entry.spelling.to_string(),
-                )
-            })
-            .collect();
-        for (child, facts, cookie, spelling) in page {
-            let attr = state.attr_with(child, facts)?;
-            if is_counted {
-                state.inodes.remember(attr.ino, 1);
-            }
-            listing.push(DirEntry {
-                ino: attr.ino,
-                next_offset: cookie,
-                kind: attr.kind,
-                name: OsString::from(spelling),
-                entry: Entry { attr, ttl },
-            });
-        }
-        if listing.is_empty() && limit > 0 {
-            state.listed.complete(ino, fh);
+        let listing = state.list(ino, fh, offset, limit)?;
+        for entry in listing.iter().filter(|entry| entry.is_counted()) {
+            state.inodes.remember(entry.ino, 1);
         }
         Ok(listing)
     }
@@ -167,6 +98,65 @@ impl Vfs {
 }
 
 impl State {
+    /// A page of a directory.
+    fn list(&mut self, ino: u64, fh: u64, offset: u64, limit: usize) -> OpResult<Vec<DirEntry>> {
+        if let Some(directory) = Virtual::of(ino) {
+            return self.list_virtual(directory, fh, offset, limit);
+        }
+        let ttl = self.config.attr_ttl;
+        let subject = self.subject(ino)?;
+        let mut listing = Vec::new();
+        if offset < 2 {
+            let own = self.attr(subject)?;
+            let parent = match self.parent(subject)? {
+                Some(parent) if ino != ROOT_INO => self.attr(parent).unwrap_or(own),
+                _ => own,
+            };
+            for (next_offset, name, attr) in [(1, ".", own), (2, "..", parent)] {
+                if next_offset > offset {
+                    listing.push(DirEntry {
+                        ino: attr.ino,
+                        next_offset,
+                        kind: FileKind::Directory,
+                        name: OsString::from(name),
+                        entry: Entry { attr, ttl },
+                    });
+                }
+            }
+        }
+        if self.changes.get(subject).is_some_and(|row| row.removed) {
+            // Nothing is in it, or it could not have been removed.
+            return Ok(listing);
+        }
+        let page: Vec<_> = self
+            .dir(subject)?
+            .after(offset.max(2))
+            .take(limit.saturating_sub(listing.len()))
+            .map(|entry| {
+                (
+                    entry.subject,
+                    entry.facts,
+                    entry.cookie,
+                    entry.spelling.to_string(),
+                )
+            })
+            .collect();
+        for (child, facts, cookie, spelling) in page {
+            let attr = self.attr_with(child, facts)?;
+            listing.push(DirEntry {
+                ino: attr.ino,
+                next_offset: cookie,
+                kind: attr.kind,
+                name: OsString::from(spelling),
+                entry: Entry { attr, ttl },
+            });
+        }
+        if listing.is_empty() && limit > 0 {
+            self.listed.complete(ino, fh);
+        }
+        Ok(listing)
+    }
+
     /// A page of a directory of `.mega`, as it was when it was opened.
     fn list_virtual(
         &mut self,

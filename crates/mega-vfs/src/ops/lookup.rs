@@ -73,14 +73,6 @@ impl Vfs {
         self.shared.forget(ino, count);
     }
 
-    /// Counts one more kernel reference, for an entry handed out by readdirplus.
-    pub fn remember(&self, ino: u64) {
-        if Virtual::of(ino).is_some() {
-            return;
-        }
-        self.shared.lock().inodes.remember(ino, 1);
-    }
-
     /// Attributes of an inode.
     ///
     /// # Errors

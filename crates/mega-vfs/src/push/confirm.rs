@@ -570,8 +570,7 @@ impl State {
     fn show_in_bin(&mut self, bin: NodeHandle, handle: NodeHandle) -> OpResult<Vec<Invalidation>> {
         let bin = Subject::Node(bin);
         let is_loaded = self.dirs.peek(&bin).is_some();
-        let ino = self.inodes.known_ino(bin);
-        if !is_loaded && !ino.is_some_and(|ino| self.inodes.is_known(ino)) {
+        if !is_loaded && self.inodes.kernel_ino(bin).is_none() {
             return Ok(Vec::new());
         }
         let Some((row, node)) = self.node(handle)? else {
@@ -593,13 +592,7 @@ impl State {
             suffix: row.suffix,
             facts: node.facts,
         };
-        let spelling = self
-            .put_in(bin, child)
-            .map_err(|error| store_errno(&error))?;
-        if let Some(spelling) = spelling {
-            self.touch_dir(bin);
-            self.tell_entry(&mut told, bin, spelling);
-        }
+        self.show_child(&mut told, bin, child)?;
         Ok(told)
     }
 

@@ -10,7 +10,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use mega_api::Frozen;
+use mega_api::{ApiError, Frozen};
 use mega_store::{AttemptId, AttemptRow, LocalId, StoreError, Subject};
 
 use super::journal::Put;
@@ -22,6 +22,8 @@ use crate::types::now_ms;
 const MAGIC: &[u8] = b"mega-outstanding 1 ";
 /// The one row. Other attempts are numbered from 1.
 const ROW: AttemptId = AttemptId(0);
+/// What it is about: nothing that is made here has this number.
+const OF_NOTHING: Subject = Subject::Local(LocalId(0));
 /// How long after it was last sent a request may be sent again: the server is known to remember ids for
 /// minutes, not for how many.
 const REPEATABLE_MS: i64 = 60_000;
@@ -39,7 +41,7 @@ impl Outstanding {
         let head = format!("{} {}\n", self.sent_ms, self.session);
         AttemptRow {
             id: ROW,
-            subject: Subject::Local(LocalId(0)),
+            subject: OF_NOTHING,
             body: [MAGIC, head.as_bytes(), &self.request].concat(),
         }
     }
@@ -91,8 +93,11 @@ impl Shared {
         }
     }
 
-    /// It was answered: nothing is on its way.
-    pub(super) fn outstanding_answered(&self) {
+    /// What came of it: once it was answered, nothing is on its way.
+    pub(super) fn settle_outstanding<T>(&self, answer: &Result<T, ApiError>) {
+        if answer.as_ref().is_err_and(is_unknown) {
+            return;
+        }
         if let Err(error) = self.strike_outstanding() {
             tracing::debug!(%error, "an answered request stays in the journal, where it does no harm");
         }
@@ -103,7 +108,7 @@ impl Shared {
     }
 
     fn outstanding(&self) -> Option<Outstanding> {
-        let rows = self.store.attempts().ok()?;
+        let rows = self.store.attempts_of(OF_NOTHING).ok()?;
         let row = rows.into_iter().find(|row| row.id == ROW)?;
         Outstanding::parse(&row.body)
     }

@@ -19,7 +19,7 @@ use mega_tree::truth::row_from_raw;
 
 use super::journal::Put;
 use super::outstanding::is_outstanding;
-use super::send::{is_unknown, nodes_of};
+use super::send::nodes_of;
 use crate::changes::Changes;
 use crate::errno::store_errno;
 use crate::shared::Shared;
@@ -268,9 +268,7 @@ impl Shared {
         let frozen = self.api.freeze(&[command]);
         self.keep_outstanding(&frozen);
         let answer = self.api.send(&frozen).await;
-        if !answer.as_ref().is_err_and(is_unknown) {
-            self.outstanding_answered();
-        }
+        self.settle_outstanding(&answer);
         match answer {
             Ok(results) => match results.into_iter().next() {
                 Some(Ok(reply)) => {

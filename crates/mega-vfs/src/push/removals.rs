@@ -8,7 +8,6 @@ use mega_store::{NodeRow, Subject};
 use mega_tree::Child;
 
 use super::Step;
-use crate::errno::store_errno;
 use crate::shared::Shared;
 use crate::state::{Invalidation, State};
 use crate::types::OpResult;
@@ -123,34 +122,23 @@ impl State {
             self.commit(Vec::new(), &subjects)?;
             for handle in back {
                 tracing::info!(target: "megamount::journal", folder = %handle, "removal taken back: somebody has put something there");
-                let Some(row) = self.node_row(handle)? else {
+                let Some((row, node)) = self.node(handle)? else {
                     continue;
                 };
                 let Some(parent) = row.parent.map(Subject::Node) else {
                     continue;
                 };
-                if self
-                    .inodes
-                    .known_ino(parent)
-                    .is_some_and(|ino| self.inodes.is_known(ino))
-                {
-                    // So that the kernel can be told the name.
+                if self.inodes.kernel_ino(parent).is_some() {
+                    // So that it can be told the name.
                     self.dir(parent)?;
                 }
-                let node = self.decryptor.open(&row);
                 let child = Child {
                     subject: Subject::Node(handle),
                     stored: node.name,
                     suffix: row.suffix,
                     facts: node.facts,
                 };
-                let shown = self
-                    .put_in(parent, child)
-                    .map_err(|error| store_errno(&error))?;
-                if let Some(spelling) = shown {
-                    self.touch_dir(parent);
-                    self.tell_entry(&mut told, parent, spelling);
-                }
+                self.show_child(&mut told, parent, child)?;
             }
         }
         Ok(told)

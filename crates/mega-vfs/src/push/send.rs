@@ -57,9 +57,7 @@ impl Shared {
                 answer => break answer,
             }
         };
-        if !answer.as_ref().is_err_and(is_unknown) {
-            self.outstanding_answered();
-        }
+        self.settle_outstanding(&answer);
         match answer {
             Ok(results) => {
                 self.store.failpoints().reach(FailPoint::Answered);

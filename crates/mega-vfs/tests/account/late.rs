@@ -3,24 +3,9 @@
 
 use std::time::Duration;
 
-use mega_emulator::{FaultAction, FaultRule};
 use mega_vfs::{SetAttr, Timestamp};
 
 use crate::support::{World, eager};
-
-/// Keeps the next request with this command on its way, also beyond the end of this client.
-fn hold(world: &World, command: &str) -> u64 {
-    let rule = FaultRule::once(command, FaultAction::Held);
-    world.emulator.faults().add(rule)
-}
-
-async fn until_fired(world: &World, rule: u64) {
-    world
-        .until("a request is held", async |world| {
-            world.emulator.faults().fired(rule) == 1
-        })
-        .await;
-}
 
 /// Lets the request of the earlier run go on, once all that this run has to do is done.
 async fn release(world: &World, rule: u64) {
@@ -31,14 +16,6 @@ async fn release(world: &World, rule: u64) {
             world.emulator.counters().replayed > 0
         })
         .await;
-}
-
-/// The late request and ours overlap; that is all the emulator may object to.
-async fn finish(world: World) {
-    world.vfs.shutdown(Duration::from_secs(10)).await;
-    for violation in world.emulator.counters().violations {
-        assert!(violation.contains("at a time"), "{violation}");
-    }
 }
 
 async fn set_mtime(world: &World, path: &str, secs: i64) {
@@ -55,9 +32,9 @@ async fn an_older_time_does_not_come_back() {
     let world = World::new().await;
     world.write("file", b"x").await;
     world.settled().await;
-    let late = hold(&world, "cmd:a");
+    let late = world.hold_once("cmd:a");
     set_mtime(&world, "file", 1_000_000).await;
-    until_fired(&world, late).await;
+    world.until_fired(late).await;
     set_mtime(&world, "file", 2_000_000).await;
     let world = world.restart(eager()).await;
     release(&world, late).await;
@@ -66,7 +43,7 @@ async fn an_older_time_does_not_come_back() {
     assert_eq!(entry.attr.mtime.secs, 2_000_000);
     let mtime = world.nodes()[0].mtime;
     assert_eq!(mtime, Some(2_000_000));
-    finish(world).await;
+    world.finish_late().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,16 +51,16 @@ async fn an_older_name_does_not_come_back() {
     let world = World::new().await;
     world.write("first", b"x").await;
     world.settled().await;
-    let late = hold(&world, "cmd:a");
+    let late = world.hold_once("cmd:a");
     let replace = mega_vfs::RenameMode::Replace;
     world.rename("first", "second", replace).await.unwrap();
-    until_fired(&world, late).await;
+    world.until_fired(late).await;
     world.rename("second", "third", replace).await.unwrap();
     let world = world.restart(eager()).await;
     release(&world, late).await;
     assert_eq!(world.paths(), ["/third"]);
     assert_eq!(world.names("").await, ["third"]);
-    finish(world).await;
+    world.finish_late().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,15 +68,15 @@ async fn content_that_was_replaced_does_not_come_back() {
     let world = World::new().await;
     world.write("file", b"first").await;
     world.settled().await;
-    let late = hold(&world, "cmd:p");
+    let late = world.hold_once("cmd:p");
     world.write("file", b"second").await;
-    until_fired(&world, late).await;
+    world.until_fired(late).await;
     world.write("file", b"third").await;
     let world = world.restart(eager()).await;
     release(&world, late).await;
     assert_eq!(world.remote("/file"), b"third");
     assert_eq!(world.read("file").await.unwrap(), b"third");
-    finish(world).await;
+    world.finish_late().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,16 +84,16 @@ async fn a_file_that_was_removed_does_not_come_back() {
     let world = World::new().await;
     world.mkdir("d").await;
     world.settled().await;
-    let late = hold(&world, "cmd:p");
+    let late = world.hold_once("cmd:p");
     world.write("d/file", b"x").await;
-    until_fired(&world, late).await;
+    world.until_fired(late).await;
     world.unlink("d/file").await.unwrap();
     world.rmdir("d").await.unwrap();
     let world = world.restart(eager()).await;
     release(&world, late).await;
     assert_eq!(world.paths(), [""; 0]);
     assert_eq!(world.names("").await, [""; 0]);
-    finish(world).await;
+    world.finish_late().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,12 +116,12 @@ async fn a_number_that_was_listed_stays_the_file() {
     world.write("file", b"first").await;
     world.settled().await;
     let world = world.restart(eager()).await;
-    let late = hold(&world, "cmd:p");
+    let late = world.hold_once("cmd:p");
     world.write("file", b"second").await;
     // The kernel knows nothing of it.
     let ino = world.ino("file").await.unwrap();
     world.vfs.forget(ino, 1_000);
-    until_fired(&world, late).await;
+    world.until_fired(late).await;
     let root = crate::support::ROOT;
     let fh = world.vfs.opendir(root).await.unwrap().fh;
     let listed = world.vfs.readdirplus(root, fh, 0, 32).await.unwrap();

@@ -338,20 +338,6 @@ async fn what_comes_in_many_replies_is_applied_at_once() {
     world.finish().await;
 }
 
-/// Keeps the next put back on its way, also beyond the end of this client.
-fn hold_a_put(world: &World) -> u64 {
-    let rule = FaultRule::once("cmd:p", FaultAction::Held);
-    world.emulator.faults().add(rule)
-}
-
-async fn until_fired(world: &World, rule: u64) {
-    world
-        .until("a put is held", async |world| {
-            world.emulator.faults().fired(rule) == 1
-        })
-        .await;
-}
-
 /// The next run comes later than the server is trusted to remember a request: it is not sent again.
 async fn restart_much_later(world: World) -> World {
     world
@@ -361,26 +347,18 @@ async fn restart_much_later(world: World) -> World {
         .await
 }
 
-/// The late request and ours overlap; that is all the emulator may object to.
-async fn finish_late(world: World) {
-    world.vfs.shutdown(Duration::from_secs(10)).await;
-    for violation in world.emulator.counters().violations {
-        assert!(violation.contains("at a time"), "{violation}");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_put_late_is_not_uploaded_twice() {
     let world = World::new().await;
     world.write("warm", b"up").await;
     world.settled().await;
-    let late = hold_a_put(&world);
+    let late = world.hold_once("cmd:p");
     world.write("file", b"once").await;
-    until_fired(&world, late).await;
+    world.until_fired(late).await;
     // The next run asks with the same token; the late request is faster after all.
-    let again = hold_a_put(&world);
+    let again = world.hold_once("cmd:p");
     let world = restart_much_later(world).await;
-    until_fired(&world, again).await;
+    world.until_fired(again).await;
     world.emulator.faults().remove(late);
     world
         .until("the late request is executed", async |world| {
@@ -392,7 +370,7 @@ async fn a_file_that_is_put_late_is_not_uploaded_twice() {
     assert_eq!(world.paths(), ["/file", "/warm"]);
     assert_eq!(world.names("").await, ["file", "warm"]);
     assert_eq!(world.emulator.counters().commands("u"), 2);
-    finish_late(world).await;
+    world.finish_late().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -400,9 +378,9 @@ async fn a_folder_that_is_put_late_is_not_there_twice() {
     let world = World::new().await;
     world.write("warm", b"up").await;
     world.settled().await;
-    let late = hold_a_put(&world);
+    let late = world.hold_once("cmd:p");
     world.mkdir("folder").await;
-    until_fired(&world, late).await;
+    world.until_fired(late).await;
     let world = restart_much_later(world).await;
     world.write("folder/file", b"once").await;
     world
@@ -422,5 +400,5 @@ async fn a_folder_that_is_put_late_is_not_there_twice() {
     world.settled().await;
     assert_eq!(world.paths(), ["/folder", "/folder/file", "/warm"]);
     assert_eq!(world.names("").await, ["folder", "warm"]);
-    finish_late(world).await;
+    world.finish_late().await;
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mega_api::{Api, ApiConfig, Credentials, Secret};
-use mega_emulator::{AccountSpec, Emulator, EmulatorConfig, PlainNode};
+use mega_emulator::{AccountSpec, Emulator, EmulatorConfig, FaultAction, FaultRule, PlainNode};
 use mega_store::{LockHolder, StatePaths, Store, StoreError, StoreOptions};
 use mega_transfer::TransferLimits;
 use mega_vfs::{Lookup, OpenMode, RenameMode, Vfs, VfsConfig, WriteAt};
@@ -306,6 +306,27 @@ impl World {
         let matching: Vec<_> = nodes.iter().filter(|node| node.path == path).collect();
         assert_eq!(matching.len(), 1, "{path} in {nodes:#?}");
         self.emulator.content(&matching[0].handle).unwrap()
+    }
+
+    /// Keeps the next request with this command on its way, also beyond the end of this client.
+    pub(crate) fn hold_once(&self, command: &str) -> u64 {
+        let rule = FaultRule::once(command, FaultAction::Held);
+        self.emulator.faults().add(rule)
+    }
+
+    pub(crate) async fn until_fired(&self, rule: u64) {
+        self.until("a request is held", async |world| {
+            world.emulator.faults().fired(rule) == 1
+        })
+        .await;
+    }
+
+    /// As [`Self::finish`], where a late request and ours overlap: that is all the emulator may object to.
+    pub(crate) async fn finish_late(self) {
+        self.vfs.shutdown(Duration::from_secs(10)).await;
+        for violation in self.emulator.counters().violations {
+            assert!(violation.contains("at a time"), "{violation}");
+        }
     }
 
     /// The emulator saw nothing it objects to.
