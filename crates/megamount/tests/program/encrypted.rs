@@ -1,7 +1,6 @@
 //! The configuration encrypted with a password: as users of rclone know it, and for programs.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -55,11 +54,7 @@ fn is_hidden(home: &Home) {
         count += 1;
     }
     assert_eq!(count, 1, "nothing is left beside it");
-    let mode = fs::metadata(home.path(CONFIG))
-        .unwrap()
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(home.mode(CONFIG), 0o600);
 }
 
 fn with_pass(home: &Home, pass: &str, args: &[&str]) -> (Option<i32>, String, String) {

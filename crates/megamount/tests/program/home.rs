@@ -79,6 +79,12 @@ impl Home {
         path
     }
 
+    /// The permissions of a file here.
+    pub(crate) fn mode(&self, name: &str) -> u32 {
+        let metadata = fs::metadata(self.path(name)).unwrap();
+        metadata.permissions().mode() & 0o777
+    }
+
     /// The binary with this home and without a terminal.
     pub(crate) fn command(&self) -> Command {
         // setsid: no controlling terminal, so that nothing can be asked.

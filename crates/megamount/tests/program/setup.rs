@@ -1,7 +1,6 @@
 //! `megamount config`: the session that users of rclone know, and its commands without questions.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use crate::home::Home;
@@ -11,14 +10,6 @@ const CONFIG: &str = ".config/megamount/config.toml";
 const RCLONE: &str = ".config/rclone/rclone.conf";
 /// 'potato', as rclone obscures it.
 const POTATO: &str = "AAAAAAAAAAAAAAAAAAAAADS03QMhkA";
-
-fn mode(home: &Home) -> u32 {
-    fs::metadata(home.path(CONFIG))
-        .unwrap()
-        .permissions()
-        .mode()
-        & 0o777
-}
 
 fn prints(home: &Home, args: &[&str]) -> String {
     let output = home.run(args);
@@ -101,7 +92,7 @@ q) Quit config
 e/n/d/r/c/s/q> q
 ";
     assert_eq!(terminal.text(), wanted);
-    assert_eq!(mode(&home), 0o600);
+    assert_eq!(home.mode(CONFIG), 0o600);
     let text = fs::read_to_string(home.path(CONFIG)).unwrap();
     assert!(text.contains("user = \"you@example.com\""), "{text}");
     let obscured = text.split("pass = \"").nth(1).unwrap().split('"').next();
@@ -274,7 +265,7 @@ fn remotes_of_rclone_are_imported_once() {
     );
     assert!(text.contains("mine@x") && !text.contains("box"), "{text}");
     assert_eq!(fs::read_to_string(home.path(RCLONE)).unwrap(), theirs);
-    assert_eq!(mode(&home), 0o600);
+    assert_eq!(home.mode(CONFIG), 0o600);
 }
 
 #[test]
