@@ -121,11 +121,9 @@ impl Vfs {
                 file.set_mtime(Timestamp::now());
                 file.publish(content);
             }
-            if content.openers == 0 {
-                // Nobody will close it: queue it now.
-                self.shared.commit_content(file, content)?;
-                self.shared.let_go(file, content);
-            }
+            // Whoever has it open may never write or close it: this is complete as it is.
+            self.shared.commit_content(file, content)?;
+            self.shared.let_go(file, content);
             Ok(())
         })
     }

@@ -116,6 +116,42 @@ async fn truncation_up_and_down_reads_zeros() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn truncating_what_somebody_else_reads_or_writes_survives_us() {
+    for write in [false, true] {
+        let world = World::new().await;
+        world.write("file", b"abcdef").await;
+        world.settled().await;
+        let ino = world.ino("file").await.unwrap();
+        let mode = OpenMode {
+            read: true,
+            write,
+            ..OpenMode::default()
+        };
+        let fh = world.vfs.open(ino, mode).await.unwrap().fh;
+        let wanted = SetAttr {
+            size: Some(1),
+            ..SetAttr::default()
+        };
+        world.vfs.setattr(ino, wanted).await.unwrap();
+        if !write {
+            // Nothing more is to come: it is uploaded while it is read.
+            world
+                .until("the server has it", async |world| {
+                    world.remote("/file") == b"a"
+                })
+                .await;
+        }
+        assert_eq!(&world.vfs.read(ino, fh, 0, 10).await.unwrap()[..], b"a");
+        let world = world.restart(eager()).await;
+        let ino = world.ino("file").await.unwrap();
+        assert_eq!(world.vfs.getattr(ino).await.unwrap().attr.size, 1);
+        world.settled().await;
+        assert_eq!(world.remote("/file"), b"a");
+        world.finish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn times_and_bits_are_kept_on_the_server() {
     let world = World::new().await;
     world.write("x", b"#!/bin/sh\n").await;
