@@ -207,6 +207,7 @@ pub fn apply(
     {
         delete(store, tx, &mut delta, handle)?;
     }
+    keep_numbers(tx, &delta)?;
     match waiting {
         Some(handle) => tx.meta_set(META_PENDING_MOVE, &handle.to_string())?,
         None if had_waiting => tx.meta_set(META_PENDING_MOVE, "")?,
@@ -374,6 +375,21 @@ fn upsert(
     delta.deleted.remove(&raw.handle);
     note(store, delta, raw.handle)?;
     tx.upsert_node(&row)
+}
+
+/// What is where it was and named as it was keeps its duplicate number, wherever it was in between: changes of
+/// ours that are told once more after a restart show every place that a node has had.
+fn keep_numbers(tx: &mut Tx<'_>, delta: &Delta) -> Result<(), StoreError> {
+    for before in delta.touched.values().flatten() {
+        if before.suffix.is_some()
+            && let Some(now) = tx.node(before.handle)?
+            && now.suffix.is_none()
+            && (now.parent, &now.attrs) == (before.parent, &before.attrs)
+        {
+            tx.set_suffix(now.handle, before.suffix)?;
+        }
+    }
+    Ok(())
 }
 
 /// A file that replaces another, which becomes its version, is shown as that one was.

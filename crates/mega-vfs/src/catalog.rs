@@ -507,9 +507,7 @@ impl Vfs {
 
     /// Waits until the view shows what Mega has, or `patience` has passed; whether it does.
     pub async fn until_current(&self, patience: Duration) -> bool {
-        let mut current = self.shared.current.subscribe();
-        let is_current = current.wait_for(|count| *count > 0);
-        matches!(tokio::time::timeout(patience, is_current).await, Ok(Ok(_)))
+        self.shared.currency.was_current(patience).await
     }
 }
 

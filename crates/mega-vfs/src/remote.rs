@@ -5,6 +5,7 @@
 //! packets again after a crash changes nothing, and nobody waits for all of them at once. Packets of our own changes whose reply was
 //! applied already are skipped; [`Shared::gate`] keeps them from arriving before that reply.
 
+pub(crate) mod currency;
 mod ground;
 
 use std::collections::{HashMap, HashSet};
@@ -94,14 +95,18 @@ impl OwnPackets {
             _ => return false,
         };
         let mut taken = false;
-        for key in keys {
-            if let Some(count) = self.expected.get_mut(&key) {
+        for key in &keys {
+            if let Some(count) = self.expected.get_mut(key) {
                 *count -= 1;
                 if *count == 0 {
-                    self.expected.remove(&key);
+                    self.expected.remove(key);
                 }
                 taken = true;
             }
+        }
+        if !taken && !self.expected.is_empty() {
+            // It is applied, so what was changed after it has to be as well.
+            keys.iter().for_each(|(node, _)| self.forget(*node));
         }
         taken
     }
@@ -178,9 +183,10 @@ impl Shared {
                     Ok(None) | Err(_) => return,
                 },
             };
+            let poll = self.currency.begin();
             let reply = tokio::select! {
                 () = self.stop.cancelled() => return,
-                () = self.poll_now.notified() => {
+                () = self.currency.wanted() => {
                     // A fresh channel answers at once whether anything is new.
                     channel = EventChannel::default();
                     continue;
@@ -196,7 +202,7 @@ impl Shared {
                         held = Some(reply);
                         continue;
                     }
-                    if let Err(errno) = self.apply(reply).await {
+                    if let Err(errno) = self.apply(reply, poll).await {
                         tracing::error!(%errno, "remote changes could not be stored");
                         tokio::time::sleep(Duration::from_secs(1)).await;
                     }
@@ -227,8 +233,8 @@ impl Shared {
         }
     }
 
-    /// Applies one reply.
-    async fn apply(&self, mut reply: EventReply) -> OpResult<()> {
+    /// Applies one reply to this poll.
+    async fn apply(&self, mut reply: EventReply, poll: u64) -> OpResult<()> {
         if let Some(link) = self.api.link() {
             Shaper::new(link, &self.store)
                 .and_then(|mut shaper| shaper.shape_reply(&mut reply, &self.store))
@@ -272,7 +278,7 @@ impl Shared {
             self.keys_wanted.notify_one();
         }
         if !reply.more {
-            self.current.send_modify(|count| *count += 1);
+            self.currency.applied(poll);
         }
         Ok(())
     }
@@ -344,15 +350,11 @@ impl Shared {
             .map_err(|error| store_errno(&error))
     }
 
-    /// Waits until the event channel was current after this moment, or the deadline.
+    /// Waits until everything that has happened is applied, or the deadline.
     pub(crate) async fn catch_up(&self, deadline: Duration) -> bool {
-        let mut current = self.current.subscribe();
-        let before = *current.borrow_and_update();
-        self.poll_now.notify_one();
-        let is_current = current.wait_for(|count| *count > before);
         tokio::select! {
             () = self.stop.cancelled() => false,
-            result = tokio::time::timeout(deadline, is_current) => matches!(result, Ok(Ok(_))),
+            is_current = self.currency.catch_up(deadline) => is_current,
         }
     }
 
@@ -628,6 +630,33 @@ mod tests {
             st: None,
             action,
         }
+    }
+
+    #[test]
+    fn what_follows_an_unexpected_packet_is_applied_too() {
+        let node = NodeHandle::from_u48(1);
+        let own = |action| Packet {
+            i: Some("me".to_owned()),
+            st: None,
+            action,
+        };
+        let attributes = |node| {
+            own(ActionPacket::Attributes {
+                node,
+                owner: None,
+                attrs: None,
+                ts: None,
+            })
+        };
+        let delete = own(ActionPacket::Delete { node, moved: false });
+        let mut packets = OwnPackets::new("me".to_owned());
+        packets.expect(node, "u");
+        assert!(packets.take(&attributes(node)));
+        packets.expect(node, "u");
+        packets.expect(NodeHandle::from_u48(2), "u");
+        assert!(!packets.take(&delete));
+        assert!(!packets.take(&attributes(node)));
+        assert!(packets.take(&attributes(NodeHandle::from_u48(2))));
     }
 
     #[test]

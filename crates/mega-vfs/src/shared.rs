@@ -11,7 +11,7 @@ use mega_transfer::{Downloads, RemoteSource, Uploads};
 use mega_tree::Decryptor;
 use rustix::io::Errno;
 use serde_json::Value;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::aside::is_set_aside;
@@ -21,6 +21,7 @@ use crate::errno::store_errno;
 use crate::file::{Base, Content, FileNode, Layer};
 use crate::lost_base::kept;
 use crate::ops::Space;
+use crate::remote::currency::Currency;
 use crate::state::{Invalidation, State};
 use crate::status::Monitor;
 use crate::types::{OpResult, Timestamp, VfsConfig};
@@ -39,12 +40,10 @@ pub(crate) struct Shared {
     /// Held from sending our changes until they are confirmed; packets that carry our own client id
     /// wait for it, so that they never overtake the reply.
     pub(crate) gate: tokio::sync::Mutex<()>,
-    /// Asks the event task to find out at once whether it is current.
-    pub(crate) poll_now: Notify,
     /// Asks for the share keys that the server keeps apart from the tree.
     pub(crate) keys_wanted: Notify,
-    /// Counts how often the event channel was found current.
-    pub(crate) current: watch::Sender<u64>,
+    /// How far the event channel is current.
+    pub(crate) currency: Currency,
     pub(crate) is_channel_up: AtomicBool,
     /// The event task is to fetch the whole tree.
     pub(crate) is_tree_wanted: AtomicBool,

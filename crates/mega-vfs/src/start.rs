@@ -11,7 +11,7 @@ use mega_transfer::{Downloads, TransferLimits, Uploads};
 use mega_tree::Decryptor;
 use mega_tree::node::Shape;
 use rustix::io::Errno;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::Vfs;
@@ -21,6 +21,7 @@ use crate::link::Shaper;
 use crate::listed::Listed;
 use crate::ops::Space;
 use crate::remote::OwnPackets;
+use crate::remote::currency::Currency;
 use crate::shared::Shared;
 use crate::state::{META_QUOTA, Quota, State};
 use crate::status::Monitor;
@@ -132,9 +133,8 @@ impl Vfs {
             state: Mutex::new(state),
             wake: Notify::new(),
             gate: tokio::sync::Mutex::new(()),
-            poll_now: Notify::new(),
             keys_wanted: Notify::new(),
-            current: watch::Sender::new(0),
+            currency: Currency::new(),
             is_channel_up: AtomicBool::new(false),
             is_tree_wanted: AtomicBool::new(false),
             notices: Mutex::new(None),

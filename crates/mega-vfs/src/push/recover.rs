@@ -153,7 +153,7 @@ impl Shared {
             }
         }
         for (put, node) in found {
-            self.adopt(&put, &node)?;
+            self.adopt_found(&put, &node)?;
         }
         for (put, node) in late {
             self.settle_late(&put, &node, packets)?;
@@ -194,7 +194,7 @@ impl Shared {
         for put in &puts {
             let node = nodes.iter().find(|node| put.may_have_made_known(node));
             if let Some(node) = node {
-                self.adopt(put, node)?;
+                self.adopt_found(put, node)?;
                 // The view may have had the node and the row as two entries: build it anew.
                 let mut state = self.lock();
                 state.forget_dir(Subject::Node(put.note.parent));
@@ -206,6 +206,14 @@ impl Shared {
         Ok(())
     }
 
+    /// As [`Self::adopt`], of a node that is known from elsewhere than the reply to its put: packets about it
+    /// may come with it, or after it, and all are applied in order.
+    fn adopt_found(&self, put: &Put, node: &NodeRow) -> OpResult<()> {
+        self.adopt(put, node)?;
+        self.lock().own.forget(node.handle);
+        Ok(())
+    }
+
     fn adopt(&self, put: &Put, node: &NodeRow) -> OpResult<()> {
         tracing::info!(target: "megamount::journal", node = %node.handle, "found the node of an unanswered request");
         if self.lock().changes.get(put.subject).is_none() {
@@ -214,8 +222,6 @@ impl Shared {
         }
         self.confirm_put(put, node, None)?;
         let mut state = self.lock();
-        // Older packets about the same nodes may come with it, or after it: all are applied in order.
-        state.own.forget(node.handle);
         state.changes.set_in_flight(put.subject, false);
         state
             .changes

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use mega_emulator::{FaultAction, FaultRule, Fixture};
 use mega_store::{AttemptId, ChangeState, LayerData};
-use mega_vfs::{FsyncMode, OpenMode, RenameMode, ResolveError, VfsConfig, WriteAt};
+use mega_vfs::{
+    FsyncMode, OpenMode, RenameMode, ResolveError, SetAttr, Timestamp, VfsConfig, WriteAt,
+};
 use rustix::io::Errno;
 
 use crate::status::exported;
@@ -401,4 +403,89 @@ async fn a_folder_that_is_put_late_is_not_there_twice() {
     assert_eq!(world.paths(), ["/folder", "/folder/file", "/warm"]);
     assert_eq!(world.names("").await, ["folder", "warm"]);
     world.finish_late().await;
+}
+
+/// A folder that somebody else makes: everything that happened before it is seen when it is.
+async fn seen_so_far(world: &World, marker: &str) {
+    let folder = [Fixture::folder(&format!("/{marker}"))];
+    world.emulator.populate(EMAIL, &folder).unwrap();
+    world
+        .until("all events were seen", async |world| {
+            world.ino(marker).await.is_ok()
+        })
+        .await;
+}
+
+/// What tells of the put comes after what was changed since: it must not bring the older state back for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_changed_after_a_put_was_repeated_stays_changed() {
+    let world = World::new().await;
+    world.write("warm", b"up").await;
+    world.settled().await;
+    let late = world.hold_once("cmd:p");
+    world.write("file", b"once").await;
+    world.until_fired(late).await;
+    let wanted = SetAttr {
+        mtime: Some(Timestamp::from_secs(2_000_000)),
+        ..SetAttr::default()
+    };
+    let ino = world.ino("file").await.unwrap();
+    world.vfs.setattr(ino, wanted).await.unwrap();
+    let replace = RenameMode::Replace;
+    world.rename("file", "renamed", replace).await.unwrap();
+    let events = world
+        .emulator
+        .faults()
+        .add(FaultRule::new("w", FaultAction::Held));
+    let world = restart_much_later(world).await;
+    world.settled().await;
+    assert_eq!(world.paths(), ["/renamed", "/warm"]);
+    world.emulator.faults().remove(events);
+    seen_so_far(&world, "marker").await;
+    assert_eq!(world.names("").await, ["marker", "renamed", "warm"]);
+    let ino = world.ino("renamed").await.unwrap();
+    let entry = world.vfs.getattr(ino).await.unwrap();
+    assert_eq!(entry.attr.mtime.secs, 2_000_000);
+    world.emulator.faults().remove(late);
+    world.finish_late().await;
+}
+
+/// After a restart our own changes are told once more, from the first: a file passes again through the places it
+/// had.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_outlasts_what_is_told_again() {
+    let world = World::with(eager(), |emulator| {
+        let files = [
+            Fixture::folder("/e"),
+            Fixture::file("/e/x", "one", 1),
+            Fixture::file("/e/x", "two", 1),
+            Fixture::file("/e/x", "three", 1),
+        ];
+        emulator.populate(EMAIL, &files).unwrap();
+    })
+    .await;
+    world.unlink("e/x (1)").await.unwrap();
+    world.settled().await;
+    assert_eq!(world.names("e").await, ["x", "x (2)"]);
+    let kept = world.read("e/x").await.unwrap();
+    let events = world
+        .emulator
+        .faults()
+        .add(FaultRule::new("w", FaultAction::Held));
+    // The wait that is under way ends with this; the next one lasts.
+    seen_so_far(&world, "before").await;
+    world.write("m", b"mine").await;
+    world.settled().await;
+    let replace = RenameMode::Replace;
+    world.rename("m", "e/x (2)", replace).await.unwrap();
+    world.settled().await;
+    assert_eq!(world.read("e/x (2)").await.unwrap(), b"mine");
+    let world = world.restart(eager()).await;
+    world.emulator.faults().remove(events);
+    seen_so_far(&world, "marker").await;
+    let world = world.restart(eager()).await;
+    assert_eq!(world.names("e").await, ["x", "x (2)"]);
+    assert_eq!(world.read("e/x (2)").await.unwrap(), b"mine");
+    assert_eq!(world.read("e/x").await.unwrap(), kept);
+    world.finish().await;
 }
