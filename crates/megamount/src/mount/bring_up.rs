@@ -364,14 +364,17 @@ async fn attach(
     let deadline = plan.settings.timeout.0 + LAST_DEADLINE;
     let (adaptor, ended) = Adaptor::new(Arc::clone(vfs), Handle::current(), deadline);
     let (path, config) = (plan.mountpoint.clone(), fuse_config(plan));
+    let told = Arc::clone(vfs);
     let mounting = tokio::task::spawn_blocking(move || {
-        Session::new(adaptor, path, &config).and_then(Session::spawn)
+        let session = Session::new(adaptor, path, &config)?;
+        // Before the first question: whatever the kernel has been answered, it hears of changes to it.
+        told.set_notifier(Arc::new(Notices::new(session.notifier())));
+        session.spawn()
     });
     let session = mounting.await.map_err(std::io::Error::other).flatten();
     // From here on the attachment takes the mount off, also when this future is dropped.
     let session = ManuallyDrop::new(session.map_err(failed)?);
     let attachment = Attachment::at(&plan.mountpoint, ended).map_err(failed)?;
-    vfs.set_notifier(Arc::new(Notices::new(session.notifier())));
     // The kernel is told how we are before `Session::new` returns. It is not asked through the mount: a thread of
     // ours that waits for an answer of ours keeps the process, and the mount with it, when we are killed.
     let root = statx(
