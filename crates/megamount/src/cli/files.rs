@@ -15,7 +15,12 @@ pub(crate) struct AccountOptions {
     #[arg(long, value_name = "ADDRESS", help_heading = "Program")]
     mega_user: Option<String>,
     /// Its password, obscured as rclone does; others can see it, RCLONE_MEGA_PASS hides it
-    #[arg(long, value_name = "OBSCURED", help_heading = "Program")]
+    #[arg(
+        long,
+        value_name = "OBSCURED",
+        help_heading = "Program",
+        allow_hyphen_values = true
+    )]
     mega_pass: Option<String>,
     /// Its two-factor code
     #[arg(long = "mega-2fa", value_name = "CODE", help_heading = "Program")]
