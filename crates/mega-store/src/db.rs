@@ -50,6 +50,8 @@ pub(crate) struct Db {
     /// The log file; the same inode as long as a connection is open.
     log: File,
     log_pages: Arc<AtomicU32>,
+    /// Counts the beginnings and the ends of transactions.
+    version: AtomicU64,
     sync_asked: AtomicU64,
     sync_done: Mutex<u64>,
     pub(crate) poison: Poison,
@@ -59,6 +61,22 @@ pub(crate) struct Db {
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A transaction, counted when it begins and when it ends, whether or not it writes anything in the end.
+struct Turn<'a>(&'a AtomicU64);
+
+impl<'a> Turn<'a> {
+    fn begin(version: &'a AtomicU64) -> Self {
+        version.fetch_add(1, Ordering::SeqCst);
+        Self(version)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 impl Db {
@@ -96,6 +114,7 @@ impl Db {
             checkpointer: Mutex::new(checkpointer),
             log,
             log_pages,
+            version: AtomicU64::new(0),
             sync_asked: AtomicU64::new(0),
             sync_done: Mutex::new(0),
             poison: Poison::default(),
@@ -103,6 +122,12 @@ impl Db {
             failpoints: FailPoints::default(),
             path,
         })
+    }
+
+    /// Which transactions have been; `None` while there is one.
+    pub(crate) fn version(&self) -> Option<u64> {
+        let version = self.version.load(Ordering::SeqCst);
+        version.is_multiple_of(2).then_some(version)
     }
 
     /// Runs `f` on a read connection. Each statement of it has a snapshot of its own.
@@ -184,6 +209,7 @@ impl Db {
         f: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.poison.check()?;
+        let _turn = Turn::begin(&self.version);
         if !connection.is_autocommit() {
             // Left behind by a closure that panicked.
             connection.execute_batch("ROLLBACK")?;

@@ -259,6 +259,13 @@ impl Store {
         self.db.read(|db| truth::children(db, Some(handle)))
     }
 
+    /// A number that changes with every transaction; `None` while one is under way. What was read after it was
+    /// asked for is still so as long as it is the same.
+    #[must_use]
+    pub fn version(&self) -> Option<u64> {
+        self.db.version()
+    }
+
     /// Hands over the nodes below a node one by one, in no particular order. `take` must not use the store.
     ///
     /// # Errors

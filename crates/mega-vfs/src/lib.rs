@@ -11,6 +11,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
+mod ahead;
 mod aside;
 mod calendar;
 mod catalog;

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::Vfs;
+use crate::ahead::Ahead;
 use crate::changes::Changes;
 use crate::inode::Inodes;
 use crate::link::Shaper;
@@ -107,6 +108,7 @@ impl Vfs {
             lost: std::collections::HashMap::new(),
             quota: store.meta(META_QUOTA)?.and_then(|text| Quota::parse(&text)),
             walks: Walks::default(),
+            ahead: Ahead::default(),
             listed: Listed::new(config.attr_ttl),
             started: Timestamp::now(),
             incoming: std::collections::HashMap::new(),

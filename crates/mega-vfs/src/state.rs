@@ -17,6 +17,7 @@ use mega_tree::{Child, Decryptor, Directory, Facts, NewSuffix, Node, StoredName}
 use rustix::io::Errno;
 use serde_json::Value;
 
+use crate::ahead::{self, Ahead};
 use crate::changes::{Changes, SUFFIX, row_mtime, row_suffix, set_attribute};
 use crate::dot_mega;
 use crate::errno::store_errno;
@@ -84,6 +85,7 @@ pub(crate) struct State {
     pub(crate) quota: Option<Quota>,
     pub(crate) walks: Walks,
     pub(crate) listed: Listed,
+    pub(crate) ahead: Ahead,
     /// The time of what exists on no server.
     pub(crate) started: Timestamp,
     /// Folders that others share with us, by their root.
@@ -249,32 +251,20 @@ impl State {
     }
 
     fn build(&mut self, subject: Subject) -> OpResult<Directory> {
-        let mut arrived = Vec::new();
-        if let Subject::Node(handle) = subject {
-            let taken = self.store.each_child(handle, |row| {
-                if !matches!(row.kind, NodeKind::File | NodeKind::Folder) {
-                    return;
-                }
-                let child = Subject::Node(row.handle);
-                let change = self.changes.get(child);
-                if self.changes.is_doomed(row.handle)
-                    || change.is_some_and(|change| change.removed || change.place.is_some())
-                {
-                    return;
-                }
-                let (stored, facts) = self.decryptor.list(&row);
-                let child = Child {
-                    subject: child,
-                    stored,
-                    suffix: row.suffix,
-                    facts,
-                };
-                arrived.push((row.arrival, row.ts, row.handle, child));
-            });
-            taken.map_err(|error| store_errno(&error))?;
+        if let Some((directory, assigned)) = self.take_prepared(subject) {
+            self.keep_numbers(&assigned)
+                .map_err(|error| store_errno(&error))?;
+            return Ok(directory);
         }
-        arrived.sort_unstable_by_key(|(arrival, ts, handle, _)| (*arrival, *ts, *handle));
-        let mut children: Vec<Child> = arrived.into_iter().map(|(_, _, _, child)| child).collect();
+        let mut children = Vec::new();
+        if let Subject::Node(handle) = subject {
+            children = ahead::children(&self.store, &self.decryptor, handle, |row| {
+                let change = self.changes.get(Subject::Node(row.handle));
+                !self.changes.is_doomed(row.handle)
+                    && !change.is_some_and(|change| change.removed || change.place.is_some())
+            })
+            .map_err(|error| store_errno(&error))?;
+        }
         let mut placed: Vec<(i64, Child)> = Vec::new();
         for row in self.changes.placed_in(subject) {
             if !row.removed {

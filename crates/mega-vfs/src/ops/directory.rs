@@ -29,15 +29,21 @@ impl Vfs {
         }
         let subject = state.subject(ino)?;
         let keep_cache = state.listed.is_kept(ino);
+        let mut next = None;
         if keep_cache {
             // Not loaded for this: nobody is going to ask for it.
             state.check_directory(subject)?;
         } else {
             state.dir(subject)?;
+            next = state.look_ahead(subject);
         }
         let fh = state.handles.insert(Handle::Directory(ino));
         if !keep_cache {
             state.listed.begin(ino, fh);
+        }
+        drop(state);
+        if let Some(next) = next {
+            self.shared.prepare(next);
         }
         Ok(OpenedDirectory {
             fh,

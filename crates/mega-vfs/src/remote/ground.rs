@@ -271,6 +271,7 @@ impl State {
     /// Drops a directory from memory; it is built anew when asked for.
     pub(crate) fn forget_dir(&mut self, subject: Subject) {
         self.forget_listing(subject);
+        self.ahead.forget();
         if let Some(gone) = self.dirs.pop(&subject) {
             self.loaded_entries = self.loaded_entries.saturating_sub(gone.len() + 1);
         }
@@ -279,6 +280,7 @@ impl State {
     /// The same with all of them.
     pub(crate) fn forget_dirs(&mut self) {
         self.dirs.clear();
+        self.ahead.forget();
         self.listed.forget_all();
         self.loaded_entries = 0;
     }

@@ -108,3 +108,48 @@ async fn files_read_here_and_there_are_fetched_alone() {
     assert_eq!(counters.bytes_down, 30 * size);
     world.finish().await;
 }
+
+/// Folders that are likely to come next are prepared ahead; what is done to them in between shows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_is_walked_shows_what_is_done_meanwhile() {
+    let folders = 60_u32;
+    let files = 200;
+    let world = World::with(eager(), |emulator| {
+        let tree = Fixture::Generated {
+            parent: "/tree".into(),
+            folders,
+            fanout: 0,
+            files_per_folder: files,
+            max_size: 0,
+        };
+        emulator.populate(EMAIL, &[tree]).unwrap();
+    })
+    .await;
+    // In the order of the listing.
+    let tree = world.ino("tree").await.unwrap();
+    let fh = world.vfs.opendir(tree).await.unwrap().fh;
+    let listing = world.vfs.readdir(tree, fh, 2, 1000).await.unwrap();
+    world.vfs.releasedir(fh).await.unwrap();
+    assert_eq!(listing.len(), folders as usize);
+    let path = |at: u32| format!("tree/{}", listing[at as usize].name.to_str().unwrap());
+    for number in 0..folders {
+        let names = world.names(&path(number)).await;
+        let added = u32::from(number >= 3 && number % 2 == 1);
+        assert_eq!(names.len() as u32, files + added, "{number}");
+        let next = number + 1;
+        if next >= 3 && next % 2 == 1 && next < folders {
+            // The next one is being prepared, or it is ready.
+            let theirs = [
+                Fixture::file(&format!("/{}/new", path(next)), "x", 1),
+                Fixture::folder(&format!("/marker {next}")),
+            ];
+            world.emulator.populate(EMAIL, &theirs).unwrap();
+            world
+                .until("that is seen", async |world| {
+                    world.ino(&format!("marker {next}")).await.is_ok()
+                })
+                .await;
+        }
+    }
+    world.finish().await;
+}
