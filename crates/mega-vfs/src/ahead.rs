@@ -112,14 +112,18 @@ impl State {
     /// The directory `opened` is being listed: which one is to be prepared meanwhile.
     pub(crate) fn look_ahead(&mut self, opened: Subject) -> Option<Subject> {
         let next = self.next_directory(opened);
+        if let Some((next, parent)) = next {
+            self.parents.get_mut().put(next, parent);
+        }
+        let next = next.map(|(next, _)| next);
         if !self.ahead.note(opened, next) || !self.is_unchanged() {
             return None;
         }
         next.filter(|next| !self.dirs.contains(next))
     }
 
-    /// The directory that comes after this one when all are listed, the inner ones first.
-    fn next_directory(&self, opened: Subject) -> Option<Subject> {
+    /// The directory that comes after this one when all are listed, the inner ones first, and where it is.
+    fn next_directory(&self, opened: Subject) -> Option<(Subject, Subject)> {
         let (mut at, mut after) = (opened, 0);
         for _ in 0..UP {
             let directory = self.dirs.peek(&at)?;
@@ -131,7 +135,7 @@ impl State {
                     .find(|entry| entry.facts.shape == Shape::Directory),
             };
             if let Some(folder) = folder {
-                return Some(folder.subject);
+                return Some((folder.subject, at));
             }
             let parent = self.parent(at).ok()??;
             after = self.dirs.peek(&parent)?.of(at)?.cookie;

@@ -299,6 +299,7 @@ impl Shared {
         }
         let mut state = self.lock();
         state.load_known_parents(packets);
+        state.parents.get_mut().clear();
         let mut own = std::mem::take(&mut state.own);
         let me = self.api.session().map(|session| session.user);
         let scope = Scope { me, is_current };
@@ -441,6 +442,7 @@ impl State {
     /// Brings the loaded directories and the change rows in line with the truth after `delta`.
     pub(crate) fn patch(&mut self, delta: &Delta) -> OpResult<Vec<Invalidation>> {
         self.forget_zones();
+        self.parents.get_mut().clear();
         let mut told = Vec::new();
         let mut after = HashMap::new();
         for handle in delta.touched.keys() {

@@ -1,5 +1,7 @@
 //! Bringing a mount up: local state first, the network only when there is no local state.
 
+use std::cell::RefCell;
+use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -28,6 +30,9 @@ use crate::state::{META_QUOTA, Quota, State};
 use crate::status::Monitor;
 use crate::types::{Timestamp, VfsConfig};
 use crate::walk::Walks;
+
+/// Nodes whose parent is remembered.
+const PARENTS: NonZeroUsize = NonZeroUsize::new(1 << 10).unwrap();
 
 /// Why a mount could not be brought up.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +114,7 @@ impl Vfs {
             quota: store.meta(META_QUOTA)?.and_then(|text| Quota::parse(&text)),
             walks: Walks::default(),
             ahead: Ahead::default(),
+            parents: RefCell::new(LruCache::new(PARENTS)),
             listed: Listed::new(config.attr_ttl),
             started: Timestamp::now(),
             incoming: std::collections::HashMap::new(),

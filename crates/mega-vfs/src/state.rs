@@ -6,6 +6,7 @@
 //! A directory is built when it is first asked for and then patched by every change, local or remote;
 //! the least recently used ones go when there are more entries than the budget.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -86,6 +87,9 @@ pub(crate) struct State {
     pub(crate) walks: Walks,
     pub(crate) listed: Listed,
     pub(crate) ahead: Ahead,
+    /// Where some nodes were last: a hint, which the loaded directories confirm. Empty while those are being
+    /// brought in line with the truth.
+    pub(crate) parents: RefCell<LruCache<Subject, Subject>>,
     /// The time of what exists on no server.
     pub(crate) started: Timestamp,
     /// Folders that others share with us, by their root.
@@ -160,13 +164,24 @@ impl State {
                 return Ok(Some(place.parent));
             }
         }
-        match subject {
-            Subject::Node(handle) => Ok(self
-                .node_row(handle)?
-                .and_then(|row| row.parent)
-                .map(Subject::Node)),
-            Subject::Local(_) => Ok(None),
+        let Subject::Node(handle) = subject else {
+            return Ok(None);
+        };
+        if let Some((parent, _)) = self.loaded(subject) {
+            return Ok(Some(parent));
         }
+        let row = self.node_row(handle)?;
+        let parent = row.and_then(|row| row.parent).map(Subject::Node);
+        if let Some(parent) = parent {
+            self.parents.borrow_mut().put(subject, parent);
+        }
+        Ok(parent)
+    }
+
+    /// The loaded directory that shows a subject, and its entry there, if it is where it was last.
+    fn loaded(&self, subject: Subject) -> Option<(Subject, &mega_tree::directory::Entry)> {
+        let parent = *self.parents.borrow_mut().get(&subject)?;
+        Some((parent, self.dirs.peek(&parent)?.of(subject)?))
     }
 
     /// Whether `inner` lies in or is `outer`, in the view.
@@ -191,9 +206,12 @@ impl State {
                 .changes
                 .get(subject)
                 .is_some_and(|row| row.kind == NodeKind::Folder)),
-            Subject::Node(handle) => Ok(self
-                .node_row(handle)?
-                .is_some_and(|row| row.kind != NodeKind::File)),
+            Subject::Node(handle) => match self.loaded(subject) {
+                Some((_, entry)) => Ok(entry.facts.shape == Shape::Directory),
+                None => Ok(self
+                    .node_row(handle)?
+                    .is_some_and(|row| row.kind != NodeKind::File)),
+            },
         }
     }
 
