@@ -12,6 +12,7 @@ TARGET_DIR=${CARGO_TARGET_DIR:-$REPO/target}
 TOOLS_DIR=$TARGET_DIR/tools
 # Pinned: a new release of the checker must not turn an unchanged tree red.
 CARGO_DENY_VERSION=0.20.2
+CARGO_DEB_VERSION=3.8.0
 
 # Where rustup puts its programs.
 CARGO_BIN=${CARGO_HOME:-$HOME/.cargo}/bin
@@ -151,6 +152,11 @@ install_cargo_deny() {
         fi
     done
     install_tool cargo-deny "$CARGO_DENY_VERSION"
+}
+
+# What scripts/test builds of tools.
+install_tools() {
+    install_cargo_deny && install_tool cargo-deb "$CARGO_DEB_VERSION"
 }
 
 # install_tool CRATE VERSION: a program from crates.io, unoptimised, into target/tools/bin.

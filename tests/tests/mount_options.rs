@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use mega_emulator::{FaultAction, FaultRule, Fixture, pattern};
@@ -87,5 +89,83 @@ fn the_bandwidth_is_limited_and_can_be_changed() {
         refused.errors.contains("'fast' is no bandwidth"),
         "{refused:?}"
     );
+    mount.unmount();
+}
+
+/// The answer to an HTTP request.
+fn http(port: u16, request: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn figures_are_served_to_this_machine() {
+    let world = World::with(&[Fixture::pattern("/f", 300_000, 5)]);
+    let options = ["--metrics-addr", "localhost:0", "--write-back", "1h"];
+    let mount = world.mount_with("remote:", &options);
+    let log = mount.log();
+    let (_, place) = log.split_once("http://127.0.0.1:").unwrap();
+    let port = place.split_once('/').unwrap().0.parse().unwrap();
+    let figure = |name: &str| {
+        let answer = http(port, "GET /metrics");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(answer.contains("openmetrics-text"), "{answer}");
+        assert!(answer.ends_with("# EOF\n"), "{answer}");
+        let line = answer.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.unwrap_or_else(|| panic!("no {name} in {answer}"));
+        value.trim().parse::<u64>().unwrap()
+    };
+    let waiting = "megamount_queue_changes{state=\"waiting\"}";
+    assert_eq!((figure("megamount_safe"), figure(waiting)), (1, 0));
+    assert_eq!(figure("megamount_session_alive"), 1);
+    assert!(figure("megamount_api_requests_total") > 0);
+    assert_eq!(mount.read("f").len(), 300_000);
+    assert!(figure("megamount_downloaded_bytes_total") >= 300_000);
+    assert!(figure("megamount_cache_bytes") >= 300_000);
+    mount.write("new", b"12345");
+    assert_eq!((figure("megamount_safe"), figure(waiting)), (0, 1));
+    assert_eq!(figure("megamount_queue_bytes"), 5);
+    assert_eq!(figure("megamount_uploaded_bytes_total"), 0);
+    let flushed = world.command(&["flush", world.path("mnt").to_str().unwrap()]);
+    assert_eq!(flushed.code, 0, "{}", flushed.errors);
+    assert_eq!((figure("megamount_safe"), figure(waiting)), (1, 0));
+    assert_eq!(figure("megamount_uploaded_bytes_total"), 5);
+    let answer = http(port, "POST /metrics");
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    let answer = http(port, "GET /");
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    // Another mount cannot have the same place, and nothing is mounted then.
+    let other = world.path("other");
+    std::fs::create_dir(&other).unwrap();
+    let taken = format!("localhost:{port}");
+    let second = world.command(&["demo:", other.to_str().unwrap(), "--metrics-addr", &taken]);
+    assert_eq!(second.code, 1, "{}", second.errors);
+    let said = format!("--metrics-addr {taken} cannot be used");
+    assert!(second.errors.contains(&said), "{}", second.errors);
+    mount.unmount();
+}
+
+#[test]
+fn requests_to_the_api_keep_to_their_rate() {
+    let world = World::with(&[Fixture::file("/f", "x", 1)]);
+    let mount = world.mount_with("remote:", &["--api-rate", "5", "--write-back", "0"]);
+    world.emulator.reset_counters();
+    let begun = Instant::now();
+    for number in 0..10 {
+        // Each has a request of its own: the one before has to be there first.
+        mount.sh(&format!("mkdir d{number}"));
+        wait_until("it is on the server", || {
+            world.node(&format!("/d{number}")).is_some()
+        });
+    }
+    let took = begun.elapsed();
+    let requests = world.emulator.counters().requests_with("p");
+    assert!(requests >= 10, "{requests}");
+    // One was free at the start.
+    assert!(took > Duration::from_millis(1_700), "{took:?}");
     mount.unmount();
 }

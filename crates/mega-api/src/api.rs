@@ -13,6 +13,7 @@ use crate::http::Http;
 use crate::joint::Joint;
 use crate::request_id::RequestIds;
 use crate::session::Sessions;
+use crate::traffic::{Counters, Traffic};
 
 /// How many read-only requests may be under way beside the one that changes state (`protocol/01` section 2).
 const READERS: usize = 4;
@@ -33,6 +34,7 @@ pub(crate) struct Inner {
     /// Until when the service has no transfer quota for us.
     pub(crate) no_downloads_before: Mutex<Option<Instant>>,
     pub(crate) budgets: Budgets,
+    pub(crate) counters: Counters,
     /// Seconds that our clock was ahead of the service's.
     pub(crate) clock_skew: Mutex<Option<i64>>,
 }
@@ -45,6 +47,8 @@ impl Api {
     pub fn new(config: ApiConfig) -> Result<Self, ApiError> {
         let http = Http::new(&config)?;
         let ids = RequestIds::new().map_err(|_| ApiError::Internal("no randomness"))?;
+        let budgets = Budgets::default();
+        budgets.calls.set(config.calls_per_1000_s);
         Ok(Self(Arc::new(Inner {
             config,
             http,
@@ -54,7 +58,8 @@ impl Api {
             readers: Semaphore::new(READERS),
             joint: Joint::default(),
             no_downloads_before: Mutex::new(None),
-            budgets: Budgets::default(),
+            budgets,
+            counters: Counters::default(),
             clock_skew: Mutex::new(None),
         })))
     }
@@ -68,6 +73,12 @@ impl Api {
     #[must_use]
     pub fn bandwidth(&self) -> Bandwidth {
         self.0.budgets.get()
+    }
+
+    /// What was said and moved so far.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.0.counters.so_far()
     }
 
     /// The settings.

@@ -2,7 +2,7 @@
 //!
 //! One budget for all connections of a direction, first come, first served: whoever reads a little waits for no
 //! more than what the others have in hand. Commands and lists of files are not counted: they are small, or
-//! somebody waits for them.
+//! somebody waits for them. How many requests the API gets is limited apart from that, in the same way.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,7 +27,12 @@ pub struct Bandwidth {
 pub(crate) struct Budgets {
     pub(crate) up: Budget,
     pub(crate) down: Budget,
+    /// Requests to the API, a thousand for each.
+    pub(crate) calls: Budget,
 }
+
+/// What a request takes of [`Budgets::calls`].
+pub(crate) const CALL: u64 = 1000;
 
 impl Budgets {
     pub(crate) fn set(&self, bandwidth: Bandwidth) {
@@ -43,10 +48,10 @@ impl Budgets {
     }
 }
 
-/// Of one direction.
+/// Of one direction, or of requests.
 #[derive(Debug, Default)]
 pub(crate) struct Budget {
-    /// Bytes a second; 0 is without limit.
+    /// Units a second; 0 is without limit.
     rate: AtomicU64,
     /// From when on there is something left. Held while waiting, so that others queue behind.
     free: Mutex<Option<Instant>>,
@@ -54,7 +59,7 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    fn set(&self, rate: Option<u64>) {
+    pub(crate) fn set(&self, rate: Option<u64>) {
         self.rate.store(rate.unwrap_or(0), Ordering::Release);
         self.changed.notify_waiters();
     }

@@ -26,6 +26,8 @@ pub struct ApiConfig {
     pub transfer_tls: bool,
     /// Whether storage servers may be asked for the parts of striped files (CloudRAID, `protocol/04` section 4).
     pub cloudraid: bool,
+    /// How many requests the API gets in a thousand seconds; `None` is without limit.
+    pub calls_per_1000_s: Option<u64>,
     /// Our `i`: 10 characters echoed in the packets our commands cause.
     pub client_id: String,
 }
@@ -44,6 +46,7 @@ impl Default for ApiConfig {
             timeout: Duration::from_secs(60),
             transfer_tls: true,
             cloudraid: false,
+            calls_per_1000_s: None,
             client_id: "megamount0".to_owned(),
         }
     }

@@ -28,6 +28,7 @@ mod request_id;
 mod retry;
 mod session;
 mod storage;
+mod traffic;
 mod tree;
 mod wire;
 
@@ -48,4 +49,5 @@ pub use request::Patience;
 pub use retry::{Policy, Retry, policy};
 pub use session::{CredentialSource, ReloginHook, Session};
 pub use storage::{ChunkAck, ChunkPost, CipherStream, StorageError};
+pub use traffic::Traffic;
 pub use tree::TreeEnd;

@@ -23,6 +23,7 @@ use tokio::sync::{MutexGuard, SemaphorePermit};
 
 use crate::api::Api;
 use crate::backoff::Backoff;
+use crate::bandwidth::CALL;
 use crate::error::ApiError;
 use crate::frozen::{Answer, Frozen};
 use crate::hashcash;
@@ -365,7 +366,11 @@ impl Api {
             if let Some(solution) = solution.take() {
                 request = request.header(hashcash::HEADER, solution);
             }
-            let response = http::send(request, idle).await.map_err(Trouble::lost)?;
+            self.0.budgets.calls.take(CALL).await;
+            let sent = http::send(request, idle).await;
+            let is_answered = sent.as_ref().is_ok_and(|it| it.status() == StatusCode::OK);
+            self.0.counters.requested(is_answered);
+            let response = sent.map_err(Trouble::lost)?;
             self.note_clock(response.headers());
             if let Some(challenge) = hashcash::challenge(&response) {
                 if challenges == hashcash::ROUNDS {

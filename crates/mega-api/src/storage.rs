@@ -183,6 +183,7 @@ impl Incoming {
                 } else {
                     // While we wait the connection fills up, and the server waits too.
                     self.api.budgets.down.take(piece.len() as u64).await;
+                    self.api.counters.downloaded(piece.len() as u64);
                     Ok(piece)
                 }
             }
@@ -356,7 +357,7 @@ impl Api {
             }
         };
         match response.status().as_u16() {
-            200 => {}
+            200 => self.0.counters.uploaded(length as u64),
             403 | 404 | 410 => return Err(StorageError::UploadLost(ErrorCode::NotFound)),
             429 => return Err(StorageError::Busy { after: SLOW_DOWN }),
             503 => return Err(StorageError::Busy { after: NOT_SERVED }),

@@ -24,6 +24,7 @@ macro_rules! option_variables {
 option_variables!(
     ALLOW_OTHER,
     ALLOW_ROOT,
+    API_RATE,
     API_URL,
     ATTR_TIMEOUT,
     BWLIMIT,
@@ -51,6 +52,7 @@ option_variables!(
     LOG_LEVEL,
     MEGA_DEBUG,
     MEMORY,
+    METRICS_ADDR,
     NORMALIZE,
     PASSWORD_COMMAND,
     PID_FILE,

@@ -21,6 +21,7 @@ mod exit;
 mod failure;
 mod launch;
 mod logging;
+mod metrics;
 mod mount;
 mod mountpoint;
 mod notify;

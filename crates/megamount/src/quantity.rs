@@ -24,6 +24,10 @@ pub(crate) struct Span(pub(crate) Duration);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Percent(pub(crate) u8);
 
+/// So many a second: `5`, `0.5`, `off`. In thousandths; 0 is without limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rate(pub(crate) u64);
+
 /// Permission bits in octal, as for chmod: `022`, `0644`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mode(pub(crate) u16);
@@ -48,6 +52,8 @@ const BAD_SIZE: BadQuantity = BadQuantity("a size is a number and a unit, such a
 const BAD_SPAN: BadQuantity =
     BadQuantity("a duration is a number and a unit, such as 5s, 500ms or 1m30s");
 const BAD_PERCENT: BadQuantity = BadQuantity("a percentage is a number from 0 to 100, such as 5%");
+const BAD_RATE: BadQuantity =
+    BadQuantity("a rate is a number from 0.001 to 100000, such as 5 or 0.5; or off");
 const BAD_MODE: BadQuantity = BadQuantity("permissions are octal digits, such as 022 or 0644");
 const BAD_SWITCH: BadQuantity = BadQuantity("expected true or false");
 
@@ -187,6 +193,34 @@ impl fmt::Display for Percent {
     }
 }
 
+impl FromStr for Rate {
+    type Err = BadQuantity;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        if matches!(text, "off" | "0") {
+            return Ok(Self(0));
+        }
+        match number(text) {
+            Some((value, "")) if (0.001..=100_000.0).contains(&value) => {
+                // Not negative and in range: checked above.
+                Ok(Self((value * 1000.0).round() as u64))
+            }
+            _ => Err(BAD_RATE),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0 / 1000, self.0 % 1000) {
+            (0, 0) => f.write_str("off"),
+            (whole, 0) => write!(f, "{whole}"),
+            (whole, rest) => f.write_str(format!("{whole}.{rest:03}").trim_end_matches('0')),
+        }
+    }
+}
+
 impl FromStr for Mode {
     type Err = BadQuantity;
 
@@ -275,6 +309,16 @@ impl<'de> Deserialize<'de> for Percent {
     }
 }
 
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Scalar {
+            expected: "a rate such as 5, \"0.5\" or \"off\"",
+            integers: Some(|v| v.to_string().parse().ok()),
+            booleans: None,
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for Mode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // Integers are refused: `umask = 22` would silently mean 026.
@@ -337,6 +381,20 @@ mod tests {
         assert_eq!(Size(256 << 20).to_string(), "256MiB");
         assert_eq!(Size(0).to_string(), "0B");
         assert_eq!(Size(1000).to_string(), "1000B");
+    }
+
+    #[test]
+    fn rates() {
+        let rate = |text: &str| text.parse::<Rate>().ok().map(|rate| rate.0);
+        assert_eq!(rate("5"), Some(5_000));
+        assert_eq!(rate("0.5"), Some(500));
+        assert_eq!(rate(" off "), Some(0));
+        for bad in ["", "-1", "5s", "0.0001", "1e9", "200000", "fast"] {
+            assert_eq!(rate(bad), None, "{bad}");
+        }
+        for text in ["5", "0.5", "0.25", "100", "off"] {
+            assert_eq!(text.parse::<Rate>().unwrap().to_string(), text);
+        }
     }
 
     #[test]

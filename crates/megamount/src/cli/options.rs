@@ -15,7 +15,8 @@ use url::Url;
 
 use crate::bwlimit::BwLimit;
 use crate::env_vars as env;
-use crate::quantity::{Mode, Percent, Size, Span, Switch};
+use crate::metrics::MetricsAddr;
+use crate::quantity::{Mode, Percent, Rate, Size, Span, Switch};
 
 /// Defines a struct of optional fields that can be laid over another of its kind.
 macro_rules! layer {
@@ -200,6 +201,14 @@ layer! {
         #[arg(long, env = env::BWLIMIT, hide_env = true, help_heading = "Network",
             value_name = "LIMIT")]
         bwlimit: BwLimit,
+        /// Most requests a second to the API, such as 5 or 0.5; transfers are limited by --bwlimit [default: off]
+        #[arg(long, env = env::API_RATE, hide_env = true, help_heading = "Network",
+            value_name = "NUMBER")]
+        api_rate: Rate,
+        /// Serve figures for Prometheus at http://ADDRESS/metrics, to this machine alone: PORT or localhost:PORT
+        #[arg(long, env = env::METRICS_ADDR, hide_env = true, help_heading = "Program",
+            value_name = "ADDRESS")]
+        metrics_addr: MetricsAddr,
         /// Show how far the first reading of the account's list of files is
         #[arg(short = 'P', long, env = env::PROGRESS, hide_env = true, help_heading = "Program",
             num_args = 0..=1, require_equals = true, default_missing_value = "true",
@@ -387,6 +396,8 @@ pub(crate) struct Settings {
     pub(crate) ca_cert: Option<PathBuf>,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) bwlimit: Option<BwLimit>,
+    pub(crate) api_rate: Rate,
+    pub(crate) metrics_addr: Option<MetricsAddr>,
     pub(crate) progress: bool,
     pub(crate) log_file: Option<PathBuf>,
     pub(crate) log_file_max_size: Size,
@@ -440,6 +451,8 @@ impl MountOptions {
             ca_cert: self.ca_cert,
             state_dir: self.state_dir,
             bwlimit: self.bwlimit,
+            api_rate: self.api_rate.unwrap_or(Rate(0)),
+            metrics_addr: self.metrics_addr,
             progress: yes(self.progress),
             log_file: self.log_file,
             log_file_max_size: self.log_file_max_size.unwrap_or(Size(10 << 20)),

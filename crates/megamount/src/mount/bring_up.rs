@@ -26,6 +26,7 @@ use crate::demo;
 use crate::display::Spinner;
 use crate::failure::Failure;
 use crate::launch::Herald;
+use crate::metrics;
 use crate::mountpoint::{self, Attachment};
 use crate::notify::{self, State};
 use crate::paths;
@@ -58,6 +59,8 @@ pub(super) struct Mounted {
     pub(super) control: Control,
     /// Never dropped: fuser would unmount whatever is at the path by then, were it ours or not.
     _session: ManuallyDrop<BackgroundSession>,
+    /// Where its figures are served.
+    _metrics: Option<metrics::Server>,
     /// The server of `demo:`, which ends last.
     _demo: Option<Emulator>,
 }
@@ -82,11 +85,16 @@ pub(super) async fn bring_up(
     herald: &Herald,
     hello: Hello,
 ) -> Result<Mounted, Failure> {
+    // Before anything is done: a port that is taken is a mistake in the command line.
+    let listener = plan.settings.metrics_addr.as_ref();
+    let listener = listener.map(metrics::Listener::bind).transpose()?;
     let store = open_store(plan, herald).await?;
     let loading = Arc::default();
+    let mount = hello.clone();
     let control = Control::starting(Arc::clone(&loading), hello, &plan.paths.state_dir);
     let Started {
         vfs,
+        api,
         demo,
         throttle,
         ..
@@ -97,6 +105,7 @@ pub(super) async fn bring_up(
     }
     match attach(plan, &vfs).await {
         Ok((attachment, session)) => Ok(Mounted {
+            _metrics: listener.map(|listener| listener.serve(&vfs, &api, &mount)),
             vfs,
             attachment,
             control,
@@ -272,6 +281,7 @@ pub(super) fn open_api(plan: &Plan, store: &Store, base_url: Option<Url>) -> Res
         timeout: settings.timeout.0,
         transfer_tls: settings.transfer_tls,
         cloudraid: settings.cloudraid,
+        calls_per_1000_s: Some(settings.api_rate.0).filter(|rate| *rate > 0),
         client_id: client_id(store).map_err(|e| translate::store(plan, &e))?,
         ..defaults
     };
