@@ -102,6 +102,7 @@ impl Vfs {
             root,
             dirs: LruCache::unbounded(),
             loaded_entries: 0,
+            uses: (0, 0),
             changes,
             inodes: Inodes::new(root),
             files: std::collections::HashMap::new(),

@@ -70,6 +70,8 @@ pub(crate) struct State {
     pub(crate) root: Subject,
     pub(crate) dirs: LruCache<Subject, Directory>,
     pub(crate) loaded_entries: usize,
+    /// How often a directory was used, and how often it had been at the last look.
+    pub(crate) uses: (u64, u64),
     pub(crate) changes: Changes,
     pub(crate) inodes: Inodes,
     pub(crate) files: HashMap<u64, Arc<FileNode>>,
@@ -231,18 +233,28 @@ impl State {
 
     /// The directory of `subject`, loaded.
     pub(crate) fn dir(&mut self, subject: Subject) -> OpResult<&mut Directory> {
+        self.uses.0 += 1;
         if !self.dirs.contains(&subject) {
             self.check_directory(subject)?;
             let directory = self.build(subject)?;
             self.loaded_entries += directory.len() + 1;
             self.dirs.put(subject, directory);
-            self.evict(subject);
+            self.evict(Some(subject));
         }
         self.dirs.get_mut(&subject).ok_or(Errno::NOENT)
     }
 
+    /// Called now and then: a directory that alone is above the budget stays while it is used, and no longer.
+    pub(crate) fn forget_surplus(&mut self) {
+        let (uses, seen) = self.uses;
+        self.uses.1 = uses;
+        if uses == seen {
+            self.evict(None);
+        }
+    }
+
     /// Forgets the least recently used directories above the budget, open ones and `keep` excepted.
-    fn evict(&mut self, keep: Subject) {
+    fn evict(&mut self, keep: Option<Subject>) {
         if self.loaded_entries <= self.config.entry_budget {
             return;
         }
@@ -251,7 +263,7 @@ impl State {
             .directories()
             .filter_map(|ino| self.inodes.subject(ino))
             .collect();
-        pinned.insert(keep);
+        pinned.extend(keep);
         let mut put_back = Vec::new();
         while self.loaded_entries > self.config.entry_budget {
             let Some((subject, old)) = self.dirs.pop_lru() else {

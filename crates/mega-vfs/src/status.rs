@@ -49,6 +49,8 @@ pub struct Snapshot {
     pub cache: (u64, u64),
     /// No reads from Mega for so long, because the transfer quota is used up.
     pub no_downloads_for: Option<Duration>,
+    /// Entries of directories in memory.
+    pub entries: usize,
     /// Why nothing can be written any more, if so: stable storage has failed.
     pub broken: Option<String>,
     /// Every change is refused.
@@ -385,7 +387,7 @@ impl Vfs {
         let now = now_ms();
         let mut counts = Counts::default();
         let mut shown = Vec::new();
-        let quota = {
+        let (quota, entries) = {
             let state = shared.lock();
             counts.bytes = state.changes.content_bytes();
             for row in state.changes.iter() {
@@ -406,7 +408,8 @@ impl Vfs {
                 counts.before_mark += usize::from(is_old && !is_open && !is_parked);
                 shown.push((rank(&stage), row.since_ms, row.subject));
             }
-            state.quota.filter(|quota| quota.total > 0)
+            let quota = state.quota.filter(|quota| quota.total > 0);
+            (quota, state.loaded_entries)
         };
         if shown.len() > most {
             shown.select_nth_unstable(most);
@@ -454,6 +457,7 @@ impl Vfs {
                 .over_quota_until()
                 .map(|until| until.saturating_duration_since(Instant::now()))
                 .filter(|left| !left.is_zero()),
+            entries,
             broken: shared.store.poisoned().map(str::to_owned),
             is_read_only: shared.config.read_only,
             is_ending: shared.is_stopping(),

@@ -85,6 +85,7 @@ impl Shared {
         let has_changes = {
             let mut state = self.lock();
             self.space.recount(&mut state);
+            state.forget_surplus();
             wrote || state.changes.len() > 0
         };
         if has_changes {

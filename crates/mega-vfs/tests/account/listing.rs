@@ -218,3 +218,35 @@ async fn the_kernel_keeps_no_listing_that_lacks_attributes() {
     assert_eq!(world.vfs.opendir(folder).await.err(), Some(Errno::NOENT));
     world.finish().await;
 }
+
+/// A directory that alone is larger than the budget stays in memory while it is used, and no longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_given_back_when_nobody_lists() {
+    let config = VfsConfig {
+        entry_budget: 100,
+        ..eager()
+    };
+    let world = World::with(config, |emulator| {
+        let tree = Fixture::Generated {
+            parent: "/large".into(),
+            folders: 1,
+            fanout: 0,
+            files_per_folder: FILES,
+            max_size: 0,
+        };
+        emulator.populate(EMAIL, &[tree]).unwrap();
+    })
+    .await;
+    let entries = |world: &World| world.vfs.snapshot(0, None).entries;
+    let ino = world.ino(FOLDER).await.unwrap();
+    let fh = world.vfs.opendir(ino).await.unwrap().fh;
+    let page = world.vfs.readdir(ino, fh, 0, 50).await.unwrap();
+    assert_eq!(page.len(), 50);
+    assert!(entries(&world) > FILES as usize);
+    world.vfs.releasedir(fh).await.unwrap();
+    world
+        .until("it is given back", async |world| entries(world) <= 100)
+        .await;
+    assert_eq!(world.names(FOLDER).await.len(), FILES as usize);
+    world.finish().await;
+}
