@@ -13,6 +13,8 @@ use crate::error::ApiError;
 
 /// How long a connection may take to come about (`protocol/01` section 7).
 const CONNECT: Duration = Duration::from_secs(12);
+/// What a proxy may be.
+const PROXIES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
 /// Idle connections are dropped before servers and NATs do it silently.
 const POOL_IDLE: Duration = Duration::from_secs(50);
 /// Keeps long polls alive through NATs and notices dead peers.
@@ -41,9 +43,9 @@ impl Http {
         };
         // A process-wide choice; a second call changes nothing.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let certificate = certificate(config)?;
+        let certificates = certificates(config)?;
         // Plain http to a plain http service: a machine without root certificates will do.
-        let no_roots = is_http && certificate.is_none();
+        let no_roots = is_http && certificates.is_empty();
         let common = || -> Result<ClientBuilder, ApiError> {
             let mut builder = Client::builder()
                 .user_agent(&config.user_agent)
@@ -56,16 +58,14 @@ impl Http {
                 None => builder,
                 Some("") => builder.no_proxy(),
                 // The text may hold a password, so it is not repeated.
-                Some(proxy) => builder.proxy(Proxy::all(proxy).map_err(|_| {
-                    ApiError::Config(
-                        "the proxy is not an address such as http://host:3128 (--proxy)".to_owned(),
-                    )
-                })?),
+                Some(proxy) => builder.proxy(named_proxy(proxy)?),
             };
-            Ok(match &certificate {
-                Some(certificate) => builder.tls_certs_merge([certificate.clone()]),
-                None if no_roots => builder.tls_certs_only([]),
-                None => builder,
+            Ok(if !certificates.is_empty() {
+                builder.tls_certs_merge(certificates.clone())
+            } else if no_roots {
+                builder.tls_certs_only([])
+            } else {
+                builder
             })
         };
         let failed = |error: reqwest::Error| {
@@ -96,9 +96,24 @@ impl Http {
     }
 }
 
-fn certificate(config: &ApiConfig) -> Result<Option<reqwest::Certificate>, ApiError> {
+/// The proxy of `--proxy`. One of a kind that the library does not know would be passed over, and everything sent
+/// without it.
+fn named_proxy(text: &str) -> Result<Proxy, ApiError> {
+    let (scheme, _) = text.split_once("://").unwrap_or(("http", text));
+    let is_known = PROXIES.contains(&scheme.to_ascii_lowercase().as_str());
+    let proxy = Proxy::all(text).ok().filter(|_| is_known);
+    proxy.ok_or_else(|| {
+        ApiError::Config(
+            "the proxy is not an address such as http://host:3128 or socks5h://host:1080 (--proxy)"
+                .to_owned(),
+        )
+    })
+}
+
+/// The further certificates to trust; none without the option.
+fn certificates(config: &ApiConfig) -> Result<Vec<reqwest::Certificate>, ApiError> {
     let Some(path) = &config.ca_cert else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
     let failed = |what: &dyn std::fmt::Display| {
         ApiError::Config(format!(
@@ -107,9 +122,14 @@ fn certificate(config: &ApiConfig) -> Result<Option<reqwest::Certificate>, ApiEr
         ))
     };
     let pem = std::fs::read(path).map_err(|error| failed(&error))?;
-    reqwest::Certificate::from_pem(&pem)
-        .map(Some)
-        .map_err(|error| failed(&error))
+    // `from_pem` takes what is no certificate, and trusts nothing then.
+    let bundle = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| failed(&error))?;
+    if bundle.is_empty() {
+        return Err(failed(
+            &"no certificate is in it; it begins with '-----BEGIN CERTIFICATE-----'",
+        ));
+    }
+    Ok(bundle)
 }
 
 /// Sends and waits for the head of the answer, `idle` at most.

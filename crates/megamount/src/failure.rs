@@ -488,7 +488,10 @@ pub(crate) enum Failure {
     )]
     NoHome,
     /// The log file cannot be opened.
-    #[error("cannot write the log file {path}: {reason}. Choose another one with --log-file.")]
+    #[error(
+        "cannot write the log file {path}: {reason}. Choose another one with --log-file; without that it is in \
+         --state-dir."
+    )]
     LogFile {
         /// The file.
         path: PathBuf,

@@ -278,6 +278,12 @@ impl Source {
             "1 when nothing can be written any more, because stable storage has failed",
             snapshot.broken.is_some(),
         );
+        let entries = u64::try_from(snapshot.entries).unwrap_or(u64::MAX);
+        registry.register(
+            "entries_loaded",
+            "Entries of directories in memory",
+            level(entries),
+        );
         registry.register_with_unit(
             "downloads_blocked",
             "For so long nothing is read from Mega, because the transfer quota is used up",

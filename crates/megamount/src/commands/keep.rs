@@ -64,10 +64,24 @@ pub(crate) fn link(command: &LinkCommand) -> Result<u8, Failure> {
     }
 }
 
+/// Refuses a path where the whole bin is meant: whoever writes one expects that nothing else is touched.
+fn whole_bin(place: &str) -> Result<(), Failure> {
+    let spec: RemoteSpec = place.parse()?;
+    if spec.path.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "an account has one rubbish bin, for all of its folders. Write '{}:' if you mean all that is in it; \
+         'megamount trash list {0}:' shows what that is.",
+        spec.name
+    )))
+}
+
 /// Runs `trash`.
 pub(crate) fn trash(command: &TrashCommand) -> Result<u8, Failure> {
     match &command.action {
         TrashAction::List(list) => {
+            whole_bin(&list.place)?;
             let account = open(&list.place, &list.account, Need::Look)?.0;
             let clock = Clock::local();
             let mut out = Out::new();
@@ -109,6 +123,7 @@ pub(crate) fn trash(command: &TrashCommand) -> Result<u8, Failure> {
             Ok(exit::DONE)
         }
         TrashAction::Empty(empty) => {
+            whole_bin(&empty.place)?;
             let account = open(&empty.place, &empty.account, Need::Work)?.0;
             let count = in_bin(&account)?.len();
             if count == 0 {
@@ -131,6 +146,9 @@ pub(crate) fn trash(command: &TrashCommand) -> Result<u8, Failure> {
 
 /// Runs `cleanup`: as rclone's, without a question.
 pub(crate) fn cleanup(command: &CleanupCommand) -> Result<u8, Failure> {
+    if !command.old_versions {
+        whole_bin(&command.place)?;
+    }
     let (account, spec) = open(&command.place, &command.account, Need::Work)?;
     finished(&account, FileAsk::EmptyTrash)?;
     if command.old_versions {

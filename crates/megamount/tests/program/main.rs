@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod arguments;
+mod bad_inputs;
 mod encrypted;
 mod home;
 mod login;

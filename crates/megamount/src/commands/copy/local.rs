@@ -30,6 +30,10 @@ pub(super) fn failed(what: &'static str, path: &Path, error: &io::Error) -> Fail
         io::ErrorKind::PermissionDenied => {
             format!("{error}. Check its owner and mode ('ls -ld')")
         }
+        io::ErrorKind::NotADirectory => {
+            "a file is there, or on the way to it, and a folder is needed. Choose another name"
+                .to_owned()
+        }
         _ => error.to_string(),
     };
     Failure::LocalFile {

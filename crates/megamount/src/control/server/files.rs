@@ -144,6 +144,7 @@ impl Talk<'_> {
 
     /// An errno of a change in words: there the same numbers mean other things.
     fn change_refusal(&self, path: &str, errno: Errno) -> Refusal {
+        let path = if path.is_empty() { "/" } else { path };
         let failed = |text: String| Refusal {
             code: Fault::Failed,
             text,

@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 
-use mega_proto::NodeHandle;
+use mega_api::ApiError;
+use mega_proto::{ErrorCode, NodeHandle};
 use mega_vfs::{AskError, Detail, FileKind, RenameMode};
 use rustix::io::Errno;
 
@@ -69,6 +70,9 @@ pub(super) async fn end_link(talk: &mut Talk<'_>, path: &str) -> Answered {
     let ended = Box::pin(talk.vfs.unlink_public(handle)).await;
     Ok(match ended {
         Ok(()) => Ok(FileReply::Done),
+        Err(AskError::Api(ApiError::Refused(ErrorCode::Access | ErrorCode::NotFound))) => {
+            Err(failed(format!("'{path}' has no public link")))
+        }
         Err(error) => Err(talk.ask_refusal(path, &error)),
     })
 }
