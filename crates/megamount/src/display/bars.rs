@@ -74,7 +74,10 @@ impl Bars {
                 let key = (place.clone(), change.id);
                 let bar = self.uploads.remove(&key).unwrap_or_else(|| {
                     let bar = ProgressBar::new(change.size).with_style(style(UPLOAD));
-                    self.all.insert_after(&last, bar)
+                    // What was sent before we looked did not take the moment since then.
+                    let bar = self.all.insert_after(&last, bar.with_position(sent));
+                    bar.reset_eta();
+                    bar
                 });
                 bar.set_message(shortened(&name(change)));
                 bar.set_length(change.size);
@@ -234,6 +237,21 @@ mod tests {
             "{name}"
         );
         assert_eq!(shortened("a"), "a");
+    }
+
+    #[test]
+    fn what_was_sent_before_anybody_looked_is_no_speed() {
+        let state = ChangeState::Uploading {
+            sent: 1 << 40,
+            bytes_per_second: 1 << 20,
+            seconds_left: None,
+            restarts: 0,
+        };
+        let mut bars = Bars::new();
+        bars.show(&[sample(vec![change("f", 1 << 41, state)])]);
+        let bar = bars.uploads.values().next().unwrap();
+        assert_eq!(bar.position(), 1 << 40);
+        assert!(bar.per_sec() < 1.0, "{} bytes a second", bar.per_sec());
     }
 
     #[test]
