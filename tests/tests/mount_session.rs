@@ -49,3 +49,31 @@ fn keys_wrapped_by_rsa_open_at_every_start() {
     }
     assert_eq!(world.emulator.counters().commands("ug"), 0);
 }
+
+#[test]
+fn a_session_in_the_keyring_is_used_again() {
+    let world = World::with(&[Fixture::file("/f", "x", 1_600_000_000)]);
+    let session = world.state().join("session");
+    let options = ["--session-store", "keyring"];
+    let login = world.command(&["login", "remote:", "--session-store", "keyring"]);
+    if login.errors.contains("keyring cannot be used") {
+        eprintln!("skipped: {}", login.errors);
+        assert_eq!(login.code, 6);
+        return;
+    }
+    assert_eq!(login.code, 0, "{}", login.errors);
+    // The password is not even known any more.
+    world.configure(&format!("[remote.remote]\nuser = \"{USER}\"\n"));
+    let mount = world.mount_with("remote:", &options);
+    assert_eq!(mount.read("f"), b"x");
+    assert!(!session.exists());
+    mount.kill_9();
+    let mount = world.mount_with("remote:", &options);
+    assert_eq!(mount.read("f"), b"x");
+    mount.unmount();
+    assert_eq!(world.emulator.counters().logins, 1);
+    let logout = world.command(&["logout", "remote:", "--session-store", "keyring"]);
+    assert_eq!(logout.code, 0, "{}", logout.errors);
+    let who = world.command(&["whoami", "remote:", "--session-store", "keyring"]);
+    assert!(who.errors.contains("there is no session"), "{who:?}");
+}

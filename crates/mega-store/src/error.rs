@@ -62,6 +62,9 @@ pub enum StoreError {
     /// A name in `meta` that is the store's own.
     #[error("{0} is a reserved name")]
     ReservedName(String),
+    /// The kernel's keyring cannot be used.
+    #[error("the kernel's keyring cannot be used: {0}")]
+    Keyring(&'static str),
     /// SQLite failed.
     #[error("state database: {0}")]
     Database(#[source] rusqlite::Error),

@@ -29,6 +29,7 @@ mod reserve;
 mod rows;
 mod schema;
 mod session_file;
+mod session_keyring;
 mod staging;
 mod store;
 mod subject;
@@ -49,7 +50,7 @@ pub use rows::{
     SavedSession, ShareKind, ShareRow,
 };
 pub use staging::{INLINE_LIMIT, LayerReader, StagingFile};
-pub use store::{Percent, Persisted, Space, StatePaths, Store, StoreOptions};
+pub use store::{Percent, Persisted, SessionPlace, Space, StatePaths, Store, StoreOptions};
 pub use subject::{AttemptId, LocalId, StagingId, Subject};
 pub use truth::SMALLEST_BY_SIZE;
 pub use tx::Tx;

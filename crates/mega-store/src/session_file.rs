@@ -25,15 +25,19 @@ struct Document {
 
 /// Reads the file; `None` if there is none.
 pub(crate) fn load(path: &Path) -> Result<Option<SavedSession>, StoreError> {
-    let text = match std::fs::read(path) {
-        Ok(text) => Zeroizing::new(text),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(StoreError::io(path, source)),
-    };
+    match std::fs::read(path) {
+        Ok(text) => from_text(&Zeroizing::new(text)).map(Some),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StoreError::io(path, source)),
+    }
+}
+
+/// Reads what [`to_text`] wrote.
+pub(crate) fn from_text(text: &[u8]) -> Result<SavedSession, StoreError> {
     let damaged = || StoreError::Damaged {
-        what: "the session file",
+        what: "the saved session",
     };
-    let document: Document = serde_json::from_slice(&text).map_err(|_| damaged())?;
+    let document: Document = serde_json::from_slice(text).map_err(|_| damaged())?;
     if document.format != FORMAT {
         return Err(StoreError::UnknownFormat {
             found: document.format.to_string(),
@@ -41,16 +45,21 @@ pub(crate) fn load(path: &Path) -> Result<Option<SavedSession>, StoreError> {
         });
     }
     let key = Zeroizing::new(b64::decode(&document.master_key).map_err(|_| damaged())?);
-    Ok(Some(SavedSession {
+    Ok(SavedSession {
         sid: document.sid.clone(),
         master_key: key.as_slice().try_into().map_err(|_| damaged())?,
         user: document.user.clone(),
         email: document.email.clone(),
-    }))
+    })
 }
 
 /// Replaces the file.
 pub(crate) fn save(path: &Path, session: &SavedSession) -> Result<(), StoreError> {
+    durable::replace_file(path, &to_text(session)?)
+}
+
+/// A session as it is kept, secrets and all.
+pub(crate) fn to_text(session: &SavedSession) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let document = Document {
         format: FORMAT,
         sid: session.sid.clone(),
@@ -61,5 +70,5 @@ pub(crate) fn save(path: &Path, session: &SavedSession) -> Result<(), StoreError
     let text = serde_json::to_vec_pretty(&document).map_err(|_| StoreError::Damaged {
         what: "the session",
     })?;
-    durable::replace_file(path, &Zeroizing::new(text))
+    Ok(Zeroizing::new(text))
 }

@@ -25,6 +25,7 @@ use crate::loader::{Replaced, Touched, TreeLoader};
 use crate::lock::{DirLock, LockHolder};
 use crate::rows::{AttemptRow, ChangeRow, LayerRow, NodeRow, Roots, SavedSession, ShareRow};
 use crate::session_file;
+use crate::session_keyring;
 use crate::staging::{StagingDir, StagingFile};
 use crate::subject::{AttemptId, LocalId, Subject};
 use crate::truth;
@@ -44,6 +45,16 @@ pub struct StatePaths {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent(pub u8);
 
+/// Where the session of an account is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SessionPlace {
+    /// In a file of the state directory, 0600.
+    #[default]
+    File,
+    /// In the kernel's keyring of this user (keyrings(7)): on no disk, and gone when the machine is switched off.
+    Keyring,
+}
+
 /// How a store is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
@@ -53,6 +64,8 @@ pub struct StoreOptions {
     pub cache_min_free: Percent,
     /// Off: nothing of the server's content reaches the disk.
     pub cache_on: bool,
+    /// Where the session is kept.
+    pub session: SessionPlace,
 }
 
 impl Default for StoreOptions {
@@ -61,6 +74,7 @@ impl Default for StoreOptions {
             cache_size: 10 << 30,
             cache_min_free: Percent(5),
             cache_on: true,
+            session: SessionPlace::File,
         }
     }
 }
@@ -85,6 +99,7 @@ const LOCAL_IDS: u32 = 64;
 #[derive(Debug)]
 pub struct Store {
     paths: StatePaths,
+    session_place: SessionPlace,
     db: Arc<Db>,
     vault: Arc<Vault>,
     cache: BlobCache,
@@ -135,27 +150,48 @@ impl Store {
         &self.paths
     }
 
-    /// The saved session, if there is one.
+    /// The saved session, if there is one. One that is where it is not to be kept any more is moved.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] or [`StoreError::UnknownFormat`] for a file that cannot be used.
+    /// [`StoreError::Damaged`] or [`StoreError::UnknownFormat`] for a session that cannot be used,
+    /// [`StoreError::Keyring`].
     pub fn session(&self) -> Result<Option<SavedSession>, StoreError> {
-        session_file::load(&self.session_path())
+        if self.session_place == SessionPlace::Keyring
+            && let Some(session) = session_keyring::load(&self.paths.state_dir)?
+        {
+            return Ok(Some(session));
+        }
+        let session = session_file::load(&self.session_path())?;
+        if let (SessionPlace::Keyring, Some(session)) = (self.session_place, &session) {
+            self.save_session(session)?;
+        }
+        Ok(session)
     }
 
     /// Saves a session; after a crash the file has the old one or this one.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// If the file cannot be written, [`StoreError::Keyring`].
     pub fn save_session(&self, session: &SavedSession) -> Result<(), StoreError> {
-        session_file::save(&self.session_path(), session)
+        match self.session_place {
+            SessionPlace::File => session_file::save(&self.session_path(), session),
+            SessionPlace::Keyring => {
+                session_keyring::save(&self.paths.state_dir, session)?;
+                durable::remove_if_there(&self.session_path())
+            }
+        }
     }
 
     /// Forgets the session.
     ///
     /// # Errors
-    /// If the file cannot be removed.
+    /// If the file cannot be removed, [`StoreError::Keyring`].
     pub fn clear_session(&self) -> Result<(), StoreError> {
+        // Also what is there from before the option was changed.
+        let cleared = session_keyring::clear(&self.paths.state_dir);
+        if self.session_place == SessionPlace::Keyring {
+            cleared?;
+        }
         durable::remove_if_there(&self.session_path())
     }
 

@@ -49,6 +49,7 @@ fn open(dir: &Path, cache_size: u64, min_free: u8) -> Store {
         cache_size,
         cache_min_free: Percent(min_free),
         cache_on: true,
+        ..StoreOptions::default()
     };
     let store = Store::open(&paths, &holder, options).unwrap();
     store.unlock(&MasterKey::from_bytes([5; 16])).unwrap();

@@ -33,6 +33,7 @@ fn open(dir: &Path) -> Store {
         cache_size: LIMIT,
         cache_min_free: Percent(0),
         cache_on: true,
+        ..StoreOptions::default()
     };
     let store = Store::open(&paths, &holder, options).unwrap();
     store.unlock(&MasterKey::from_bytes([5; 16])).unwrap();

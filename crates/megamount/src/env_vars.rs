@@ -59,6 +59,7 @@ option_variables!(
     PROGRESS,
     PROXY,
     READ_ONLY,
+    SESSION_STORE,
     STATE_DIR,
     STREAMS,
     SYSLOG,

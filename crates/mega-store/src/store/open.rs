@@ -59,6 +59,7 @@ pub(super) fn open(
     let staging = StagingDir::new(staging, Arc::clone(&db), Arc::clone(&vault), cache.clone());
     Ok(Store {
         paths: paths.clone(),
+        session_place: options.session,
         db,
         vault,
         cache,

@@ -35,6 +35,7 @@ pub(crate) fn options(cache_size: u64) -> StoreOptions {
         cache_size,
         cache_min_free: Percent(0),
         cache_on: true,
+        ..StoreOptions::default()
     }
 }
 
@@ -289,6 +290,48 @@ fn session_and_pin() {
     assert!(store.session().unwrap().is_none());
     std::fs::write(store.session_path(), b"{").unwrap();
     assert!(matches!(store.session(), Err(StoreError::Damaged { .. })));
+}
+
+#[test]
+fn a_session_in_the_keyring_is_on_no_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let session = SavedSession {
+        sid: "s".repeat(58),
+        master_key: [3; 16],
+        user: "Kbocb5Q6ti4".to_owned(),
+        email: "a@b.c".to_owned(),
+    };
+    open(dir.path()).save_session(&session).unwrap();
+    let in_keyring = || {
+        let options = StoreOptions {
+            session: SessionPlace::Keyring,
+            ..options(0)
+        };
+        Store::open(&paths(dir.path()), &holder(), options).unwrap()
+    };
+    let store = in_keyring();
+    match store.session() {
+        Err(StoreError::Keyring(why)) => {
+            eprintln!("skipped: {why}");
+            // Nothing was lost for that.
+            assert!(store.session_path().exists());
+            return;
+        }
+        found => assert!(found.unwrap().unwrap() == session, "it has moved"),
+    }
+    assert!(!store.session_path().exists());
+    drop(store);
+    let store = in_keyring();
+    assert!(store.session().unwrap().unwrap() == session);
+    let mut newer = session.clone();
+    newer.sid = "t".repeat(58);
+    store.save_session(&newer).unwrap();
+    assert!(store.session().unwrap().unwrap() == newer);
+    assert!(!store.session_path().exists());
+    drop(store);
+    // It goes whatever the option is by then.
+    open(dir.path()).clear_session().unwrap();
+    assert!(in_keyring().session().unwrap().is_none());
 }
 
 #[test]

@@ -72,6 +72,7 @@ pub(super) const SHOWN: &[&str] = &[
     "mega-user",
     "password-command",
     "proxy",
+    "session-store",
     "state-dir",
     "streams",
     "timeout",

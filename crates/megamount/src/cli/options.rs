@@ -196,6 +196,11 @@ layer! {
         #[arg(long, env = env::STATE_DIR, hide_env = true, help_heading = "Program",
             value_name = "DIR")]
         state_dir: PathBuf,
+        /// Where the session is kept: in a file of the state directory, or in the kernel's keyring, on no disk and
+        /// until the machine is switched off [default: file]
+        #[arg(long, env = env::SESSION_STORE, hide_env = true, help_heading = "Program",
+            value_name = "file|keyring")]
+        session_store: SessionStore,
         /// How fast transfers may be, in bytes a second: 10M, UP:DOWN, off, or a timetable such as
         /// '08:00,512k 19:00,off' [default: off]
         #[arg(long, env = env::BWLIMIT, hide_env = true, help_heading = "Network",
@@ -264,6 +269,17 @@ pub(crate) enum CacheMode {
     Full,
     /// Keep nothing.
     Off,
+}
+
+/// Where the session is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SessionStore {
+    /// In a file of the state directory.
+    #[default]
+    File,
+    /// In the kernel's keyring.
+    Keyring,
 }
 
 /// When whole files are checked against their meta-MAC.
@@ -395,6 +411,7 @@ pub(crate) struct Settings {
     pub(crate) proxy: Option<String>,
     pub(crate) ca_cert: Option<PathBuf>,
     pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) session_store: SessionStore,
     pub(crate) bwlimit: Option<BwLimit>,
     pub(crate) api_rate: Rate,
     pub(crate) metrics_addr: Option<MetricsAddr>,
@@ -450,6 +467,7 @@ impl MountOptions {
             proxy: self.proxy,
             ca_cert: self.ca_cert,
             state_dir: self.state_dir,
+            session_store: self.session_store.unwrap_or_default(),
             bwlimit: self.bwlimit,
             api_rate: self.api_rate.unwrap_or(Rate(0)),
             metrics_addr: self.metrics_addr,

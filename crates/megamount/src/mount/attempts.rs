@@ -130,6 +130,7 @@ mod tests {
             cache_size: 0,
             cache_min_free: mega_store::Percent(0),
             cache_on: false,
+            ..mega_store::StoreOptions::default()
         };
         let store = Store::open(&paths, &holder, options).unwrap();
         let long_ago = Attempts {

@@ -18,7 +18,7 @@ use super::plan::Plan;
 use super::{link, login, translate};
 use crate::adaptor::{Adaptor, Notices};
 use crate::bwlimit::Throttle;
-use crate::cli::{CacheMode, FsyncMode, VerifyMode, VersionsMode};
+use crate::cli::{CacheMode, FsyncMode, SessionStore, VerifyMode, VersionsMode};
 use crate::config::RemoteKind;
 use crate::control::protocol::{Configuration, Hello};
 use crate::control::server::Control;
@@ -220,6 +220,10 @@ pub(super) fn try_store(plan: &Plan) -> Result<Store, StoreError> {
         cache_size: settings.cache_size.0,
         cache_min_free: mega_store::Percent(settings.cache_min_free.0),
         cache_on: settings.cache == CacheMode::Full,
+        session: match settings.session_store {
+            SessionStore::File => mega_store::SessionPlace::File,
+            SessionStore::Keyring => mega_store::SessionPlace::Keyring,
+        },
     };
     Store::open(&state, &holder, options)
 }

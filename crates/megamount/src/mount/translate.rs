@@ -133,6 +133,10 @@ pub(super) fn store(plan: &Plan, error: &StoreError) -> Failure {
             let reason = format!("{error}; it must belong to you (see --state-dir)");
             Failure::State { path, reason }
         }
+        StoreError::Keyring(_) => {
+            let reason = format!("{error}. Keep the session in a file: --session-store file");
+            Failure::State { path, reason }
+        }
         StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotADirectory => {
             let reason = format!("{error}; a file is in the way (see --state-dir and --cache-dir)");
             Failure::State { path, reason }

@@ -1,0 +1,74 @@
+//! The session in the kernel's keyring of the user, instead of the file `session`.
+//!
+//! A key of type `user`, described by the state directory, that every process of this user may read, as it may
+//! read the file. It is on no disk, and gone when the machine is switched off.
+
+use std::path::Path;
+
+use linux_keyutils::{
+    Key, KeyError, KeyPermissionsBuilder, KeyRing, KeyRingIdentifier, Permission,
+};
+use zeroize::Zeroizing;
+
+use crate::error::StoreError;
+use crate::rows::SavedSession;
+use crate::session_file;
+
+/// Reads the session; `None` if there is none.
+pub(crate) fn load(state_dir: &Path) -> Result<Option<SavedSession>, StoreError> {
+    let Some(key) = find(&ring()?, state_dir)? else {
+        return Ok(None);
+    };
+    let text = Zeroizing::new(key.read_to_vec().map_err(failed)?);
+    session_file::from_text(&text).map(Some)
+}
+
+/// Replaces the session.
+pub(crate) fn save(state_dir: &Path, session: &SavedSession) -> Result<(), StoreError> {
+    let text = session_file::to_text(session)?;
+    // Of the same description, it takes the place of the one before.
+    let key = ring()?
+        .add_key(&description(state_dir), text.as_slice())
+        .map_err(failed)?;
+    // A service that systemd starts has a session keyring of its own, and possesses nothing of its user's.
+    let permissions = KeyPermissionsBuilder::builder()
+        .posessor(Permission::ALL)
+        .user(Permission::ALL)
+        .build();
+    key.set_perms(permissions).map_err(failed)
+}
+
+/// Forgets the session.
+pub(crate) fn clear(state_dir: &Path) -> Result<(), StoreError> {
+    let ring = ring()?;
+    match find(&ring, state_dir)? {
+        Some(key) => ring.unlink_key(key).map_err(failed),
+        None => Ok(()),
+    }
+}
+
+/// The keyring that all processes of a user share.
+fn ring() -> Result<KeyRing, StoreError> {
+    KeyRing::from_special_id(KeyRingIdentifier::User, true).map_err(failed)
+}
+
+fn description(state_dir: &Path) -> String {
+    format!("megamount:{}", state_dir.display())
+}
+
+fn find(ring: &KeyRing, state_dir: &Path) -> Result<Option<Key>, StoreError> {
+    match ring.search(&description(state_dir)) {
+        Ok(key) => Ok(Some(key)),
+        Err(KeyError::KeyDoesNotExist | KeyError::KeyExpired | KeyError::KeyRevoked) => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn failed(error: KeyError) -> StoreError {
+    StoreError::Keyring(match error {
+        KeyError::QuotaExceeded => "it is full (see /proc/key-users)",
+        KeyError::AccessDenied => "access is denied, as containers often do",
+        KeyError::OperationNotSupported => "this kernel has none",
+        _ => "the kernel refused it",
+    })
+}
