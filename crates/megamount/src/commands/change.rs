@@ -28,17 +28,11 @@ pub(crate) fn make(command: &MakeCommand) -> Result<u8, Failure> {
 /// Runs `rm`.
 pub(crate) fn remove(command: &RemoveCommand) -> Result<u8, Failure> {
     each(&command.places, &command.account, |account, path| {
-        if path.is_empty() {
-            return Err(Failure::Usage(
-                "all of an account is not removed at once. Name what is to go: \
-                 'megamount ls --max-depth 1' and 'megamount lsd' show what there is."
-                    .to_owned(),
-            ));
-        }
         let recursive = command.recursive;
         let is_missing = |failure: &Failure| exit::code(failure) == exit::NOT_FOUND;
         match about_item(account, path) {
-            Ok(item) if item.is_folder() && !recursive => {
+            // The root is refused in any case, and not for want of an option.
+            Ok(item) if item.is_folder() && !recursive && !path.is_empty() => {
                 return Err(Failure::Usage(format!(
                     "'{path}' is a folder. Give -r to remove it with everything in it."
                 )));

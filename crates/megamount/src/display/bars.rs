@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::text::{headline, name};
+use super::text::{headline, name, pace};
 use crate::control::report::{ChangeState, Report};
 
 /// The bars that are on the screen.
 static DRAWN: Mutex<Option<MultiProgress>> = Mutex::new(None);
 
-pub(super) const UPLOAD: &str =
-    "  {msg:36!} {bar:20} {bytes:>10} / {total_bytes:10} {bytes_per_sec:>13} {eta:>4}";
+pub(super) const UPLOAD: &str = "  {prefix:36!} {bar:20} {bytes:>10} / {total_bytes:10} {msg:>22}";
 const NAME_WIDTH: usize = 36;
 const CHECK: &str = "  {bar:30} {bytes:>10} / {total_bytes:10} {bytes_per_sec:>13} {eta:>4}";
 /// How often progress is told where it cannot be drawn.
@@ -65,7 +64,13 @@ impl Bars {
             head.set_message(headline(report));
             let mut last = head.clone();
             for change in &report.changes {
-                let ChangeState::Uploading { sent, .. } = change.state else {
+                let ChangeState::Uploading {
+                    sent,
+                    bytes_per_second,
+                    seconds_left,
+                    ..
+                } = change.state
+                else {
                     continue;
                 };
                 if uploads.len() >= MOST {
@@ -74,12 +79,11 @@ impl Bars {
                 let key = (place.clone(), change.id);
                 let bar = self.uploads.remove(&key).unwrap_or_else(|| {
                     let bar = ProgressBar::new(change.size).with_style(style(UPLOAD));
-                    // What was sent before we looked did not take the moment since then.
-                    let bar = self.all.insert_after(&last, bar.with_position(sent));
-                    bar.reset_eta();
-                    bar
+                    self.all.insert_after(&last, bar)
                 });
-                bar.set_message(shortened(&name(change)));
+                bar.set_prefix(shortened(&name(change)));
+                // As the daemon says: a bar knows only of what was sent since it is there.
+                bar.set_message(pace(bytes_per_second, seconds_left));
                 bar.set_length(change.size);
                 bar.set_position(sent);
                 last = bar.clone();
@@ -244,14 +248,14 @@ mod tests {
         let state = ChangeState::Uploading {
             sent: 1 << 40,
             bytes_per_second: 1 << 20,
-            seconds_left: None,
+            seconds_left: Some(720),
             restarts: 0,
         };
         let mut bars = Bars::new();
         bars.show(&[sample(vec![change("f", 1 << 41, state)])]);
         let bar = bars.uploads.values().next().unwrap();
         assert_eq!(bar.position(), 1 << 40);
-        assert!(bar.per_sec() < 1.0, "{} bytes a second", bar.per_sec());
+        assert_eq!(bar.message(), "1.0 MiB/s 12 min");
     }
 
     #[test]

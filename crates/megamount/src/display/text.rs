@@ -211,6 +211,15 @@ fn described(change: &ReportedChange) -> (&'static str, String) {
     }
 }
 
+/// How fast an upload is, and how long it will take at that.
+pub(super) fn pace(bytes_per_second: u64, seconds_left: Option<u64>) -> String {
+    let mut text = format!("{}/s", bytes(bytes_per_second));
+    if let Some(seconds) = seconds_left {
+        let _ = write!(text, " {}", duration(Duration::from_secs(seconds)));
+    }
+    text
+}
+
 /// The path of a change.
 pub(super) fn name(change: &ReportedChange) -> String {
     let path = printable(&change.path);
