@@ -452,12 +452,13 @@ fn a_mount_in_the_foreground_takes_it_from_the_environment() {
     // As a service: no terminal, no background.
     let mut child = home
         .command()
-        .args(["-f", "demo:"])
+        .args(["-f", "demo:", "--pid-file", "pid"])
         .arg(home.mountpoint())
         .env(PASS, "pw")
         .spawn()
         .unwrap();
-    wait_for("the mount", || home.is_mounted());
+    // It is in the table of mounts before its daemon has seen that it is.
+    wait_for("the mount", || home.path("pid").exists());
     assert!(Path::new(&home.mountpoint()).read_dir().unwrap().count() > 0);
     home.unmount();
     home.wait_until_gone("demo");
