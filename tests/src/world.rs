@@ -1,5 +1,6 @@
 //! An account on a server, and a home directory with a configuration for it.
 
+use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -124,7 +125,14 @@ impl World {
 
     /// The program with the environment of this world and nothing else.
     pub fn program(&self) -> Command {
-        let mut command = Command::new(binary());
+        self.program_below(&[])
+    }
+
+    /// The same, as another program starts it that gets it as the end of its command line.
+    pub fn program_below(&self, starter: &[&str]) -> Command {
+        let mut words = starter.iter().map(OsString::from).chain([binary().into()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
         command.env_clear();
         for name in ["PATH", "TMPDIR"] {
             if let Some(value) = std::env::var_os(name) {

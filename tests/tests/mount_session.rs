@@ -77,3 +77,44 @@ fn a_session_in_the_keyring_is_used_again() {
     let who = world.command(&["whoami", "remote:", "--session-store", "keyring"]);
     assert!(who.errors.contains("there is no session"), "{who:?}");
 }
+
+/// As systemd starts a service, with a session keyring of its own.
+#[test]
+fn a_session_in_the_keyring_is_used_by_services() {
+    let world = World::with(&[Fixture::file("/f", "x", 1_600_000_000)]);
+    let as_service = |args: &[&str]| {
+        let mut service = world.program_below(&["keyctl", "session", "-"]);
+        let output = service
+            .args(args)
+            .args(["--session-store", "keyring"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (
+            output.status.code(),
+            said + &String::from_utf8_lossy(&output.stdout),
+        )
+    };
+    let (code, said) = as_service(&["login", "remote:"]);
+    if said.contains("keyring cannot be used") || said.contains("keyctl_join_session_keyring") {
+        eprintln!("skipped: {said}");
+        return;
+    }
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("kept in the kernel's keyring"), "{said}");
+    // Another service, and the user.
+    let (code, said) = as_service(&["whoami", "remote:"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("kept in the kernel's keyring"), "{said}");
+    let mount = world.mount_with("remote:", &["--session-store", "keyring"]);
+    assert_eq!(mount.read("f"), b"x");
+    // It is told where the mount keeps it.
+    let who = world.command(&["whoami", "remote:"]);
+    assert!(who.text.contains("kept in the kernel's keyring"), "{who:?}");
+    mount.unmount();
+    assert_eq!(world.emulator.counters().logins, 1);
+    let (code, said) = as_service(&["logout", "remote:"]);
+    assert_eq!(code, Some(0), "{said}");
+    let (_, said) = as_service(&["whoami", "remote:"]);
+    assert!(said.contains("there is no session"), "{said}");
+}

@@ -16,7 +16,8 @@ use crate::session_file;
 
 /// Reads the session; `None` if there is none.
 pub(crate) fn load(state_dir: &Path) -> Result<Option<SavedSession>, StoreError> {
-    let Some(key) = find(&ring()?, state_dir)? else {
+    let ring = UserRing::open()?;
+    let Some(key) = ring.find(state_dir)? else {
         return Ok(None);
     };
     let text = Zeroizing::new(key.read_to_vec().map_err(failed)?);
@@ -26,42 +27,69 @@ pub(crate) fn load(state_dir: &Path) -> Result<Option<SavedSession>, StoreError>
 /// Replaces the session.
 pub(crate) fn save(state_dir: &Path, session: &SavedSession) -> Result<(), StoreError> {
     let text = session_file::to_text(session)?;
+    let ring = UserRing::open()?;
     // Of the same description, it takes the place of the one before.
-    let key = ring()?
+    let key = ring
+        .user
         .add_key(&description(state_dir), text.as_slice())
         .map_err(failed)?;
-    // A service that systemd starts has a session keyring of its own, and possesses nothing of its user's.
     let permissions = KeyPermissionsBuilder::builder()
         .posessor(Permission::ALL)
         .user(Permission::ALL)
         .build();
-    key.set_perms(permissions).map_err(failed)
+    key.set_perms(permissions).map_err(|error| {
+        // One that nobody can read would stand in the way of each later start.
+        let _ = ring.user.unlink_key(key);
+        failed(error)
+    })
 }
 
 /// Forgets the session.
 pub(crate) fn clear(state_dir: &Path) -> Result<(), StoreError> {
-    let ring = ring()?;
-    match find(&ring, state_dir)? {
-        Some(key) => ring.unlink_key(key).map_err(failed),
+    let ring = UserRing::open()?;
+    match ring.find(state_dir)? {
+        Some(key) => ring.user.unlink_key(key).map_err(failed),
         None => Ok(()),
     }
 }
 
-/// The keyring that all processes of a user share.
-fn ring() -> Result<KeyRing, StoreError> {
-    KeyRing::from_special_id(KeyRingIdentifier::User, true).map_err(failed)
+/// The keyring that all processes of a user share, for as long as this lives in this thread.
+///
+/// A login shell possesses it. A service that systemd starts has a session keyring of its own and possesses
+/// nothing of its user's: it may add a key, and not look at it. So the thread holds it while it is used.
+struct UserRing {
+    user: KeyRing,
+    thread: KeyRing,
+}
+
+impl UserRing {
+    fn open() -> Result<Self, StoreError> {
+        let of = |id| KeyRing::from_special_id(id, true).map_err(failed);
+        let user = of(KeyRingIdentifier::User)?;
+        let thread = of(KeyRingIdentifier::Thread)?;
+        thread.link_keyring(user).map_err(failed)?;
+        Ok(Self { user, thread })
+    }
+
+    fn find(&self, state_dir: &Path) -> Result<Option<Key>, StoreError> {
+        match self.user.search(&description(state_dir)) {
+            Ok(key) => Ok(Some(key)),
+            Err(KeyError::KeyDoesNotExist | KeyError::KeyExpired | KeyError::KeyRevoked) => {
+                Ok(None)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+impl Drop for UserRing {
+    fn drop(&mut self) {
+        let _ = self.thread.unlink_keyring(self.user);
+    }
 }
 
 fn description(state_dir: &Path) -> String {
     format!("megamount:{}", state_dir.display())
-}
-
-fn find(ring: &KeyRing, state_dir: &Path) -> Result<Option<Key>, StoreError> {
-    match ring.search(&description(state_dir)) {
-        Ok(key) => Ok(Some(key)),
-        Err(KeyError::KeyDoesNotExist | KeyError::KeyExpired | KeyError::KeyRevoked) => Ok(None),
-        Err(error) => Err(failed(error)),
-    }
 }
 
 fn failed(error: KeyError) -> StoreError {

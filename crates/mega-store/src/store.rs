@@ -156,25 +156,44 @@ impl Store {
     /// [`StoreError::Damaged`] or [`StoreError::UnknownFormat`] for a session that cannot be used,
     /// [`StoreError::Keyring`].
     pub fn session(&self) -> Result<Option<SavedSession>, StoreError> {
-        if self.session_place == SessionPlace::Keyring
-            && let Some(session) = session_keyring::load(&self.paths.state_dir)?
-        {
-            return Ok(Some(session));
+        let state_dir = &self.paths.state_dir;
+        match self.session_place {
+            SessionPlace::File => {
+                if let Some(session) = session_file::load(&self.session_path())? {
+                    return Ok(Some(session));
+                }
+                // A keyring that cannot be used has nothing that could be moved.
+                let moved = session_keyring::load(state_dir).ok().flatten();
+                if let Some(session) = &moved {
+                    self.save_session(session)?;
+                }
+                Ok(moved)
+            }
+            SessionPlace::Keyring => {
+                if let Some(session) = session_keyring::load(state_dir)? {
+                    // Of before the option was given; or a crash came between the two steps of moving it.
+                    durable::remove_if_there(&self.session_path())?;
+                    return Ok(Some(session));
+                }
+                let moved = session_file::load(&self.session_path())?;
+                if let Some(session) = &moved {
+                    self.save_session(session)?;
+                }
+                Ok(moved)
+            }
         }
-        let session = session_file::load(&self.session_path())?;
-        if let (SessionPlace::Keyring, Some(session)) = (self.session_place, &session) {
-            self.save_session(session)?;
-        }
-        Ok(session)
     }
 
-    /// Saves a session; after a crash the file has the old one or this one.
+    /// Saves a session; after a crash there is the old one or this one.
     ///
     /// # Errors
     /// If the file cannot be written, [`StoreError::Keyring`].
     pub fn save_session(&self, session: &SavedSession) -> Result<(), StoreError> {
         match self.session_place {
-            SessionPlace::File => session_file::save(&self.session_path(), session),
+            SessionPlace::File => {
+                session_file::save(&self.session_path(), session)?;
+                self.clear_keyring()
+            }
             SessionPlace::Keyring => {
                 session_keyring::save(&self.paths.state_dir, session)?;
                 durable::remove_if_there(&self.session_path())
@@ -182,17 +201,31 @@ impl Store {
         }
     }
 
-    /// Forgets the session.
+    /// Forgets the session, wherever it is.
     ///
     /// # Errors
     /// If the file cannot be removed, [`StoreError::Keyring`].
     pub fn clear_session(&self) -> Result<(), StoreError> {
-        // Also what is there from before the option was changed.
+        durable::remove_if_there(&self.session_path())?;
+        self.clear_keyring()
+    }
+
+    /// Takes the session out of the keyring. One that cannot be used matters only to who wants to use it.
+    fn clear_keyring(&self) -> Result<(), StoreError> {
         let cleared = session_keyring::clear(&self.paths.state_dir);
-        if self.session_place == SessionPlace::Keyring {
-            cleared?;
+        match self.session_place {
+            SessionPlace::File => Ok(()),
+            SessionPlace::Keyring => cleared,
         }
-        durable::remove_if_there(&self.session_path())
+    }
+
+    /// Where the session is kept, in words: the path of the file, or what else it is.
+    #[must_use]
+    pub fn session_kept_in(&self) -> String {
+        match self.session_place {
+            SessionPlace::File => self.session_path().display().to_string(),
+            SessionPlace::Keyring => "the kernel's keyring".to_owned(),
+        }
     }
 
     fn session_path(&self) -> PathBuf {

@@ -485,6 +485,12 @@ impl Vfs {
             })
     }
 
+    /// Where the session is kept, in words.
+    #[must_use]
+    pub fn session_kept_in(&self) -> String {
+        self.shared.store.session_kept_in()
+    }
+
     /// Whose account it is, and what Mega says of our session.
     pub async fn ask_who(&self) -> (String, Result<(), ApiError>) {
         let session = self.shared.api.session();

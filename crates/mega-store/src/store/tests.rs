@@ -328,8 +328,24 @@ fn a_session_in_the_keyring_is_on_no_disk() {
     store.save_session(&newer).unwrap();
     assert!(store.session().unwrap().unwrap() == newer);
     assert!(!store.session_path().exists());
+    // A crash between the steps of moving it leaves both.
+    session_file::save(&store.session_path(), &session).unwrap();
+    assert!(store.session().unwrap().unwrap() == newer);
+    assert!(!store.session_path().exists());
+    drop(store);
+    // It moves back, and is nowhere else then.
+    let store = open(dir.path());
+    assert!(store.session().unwrap().unwrap() == newer);
+    assert!(store.session_path().exists());
+    assert!(session_keyring::load(dir.path()).unwrap().is_none());
+    drop(store);
+    drop(in_keyring().session().unwrap().unwrap());
+    let store = open(dir.path());
+    store.save_session(&session).unwrap();
+    assert!(session_keyring::load(dir.path()).unwrap().is_none());
     drop(store);
     // It goes whatever the option is by then.
+    drop(in_keyring().session().unwrap().unwrap());
     open(dir.path()).clear_session().unwrap();
     assert!(in_keyring().session().unwrap().is_none());
 }

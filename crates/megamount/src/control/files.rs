@@ -188,6 +188,8 @@ pub(crate) enum FileReply {
         handle: String,
         /// Whether Mega takes it; none when it could not be asked.
         valid: Option<bool>,
+        /// Where it is kept, in words.
+        kept_in: String,
     },
     /// A public link.
     PublicLink {

@@ -214,19 +214,20 @@ fn of_server(plan: &Plan) -> Result<Option<Who>, Failure> {
     };
     let mut link = link.second()?;
     link.ask_files(FileAsk::Session)?;
-    let FileReply::Session { handle, valid } = link.file_reply()? else {
+    let FileReply::Session {
+        handle,
+        valid,
+        kept_in,
+    } = link.file_reply()?
+    else {
         return Err(Failure::DaemonGone);
     };
     Ok(Some(Who {
         user: plan.user().to_owned(),
         handle,
         valid,
-        session: session_file(plan),
+        session: kept_in,
     }))
-}
-
-fn session_file(plan: &Plan) -> String {
-    plan.paths.state_dir.join("session").display().to_string()
 }
 
 impl Bench {
@@ -304,7 +305,7 @@ impl Bench {
             user: data.email.unwrap_or_else(|| self.plan.user().to_owned()),
             handle: data.user.to_string(),
             valid: Some(true),
-            session: session_file(&self.plan),
+            session: self.store.session_kept_in(),
         })
     }
 
@@ -318,7 +319,7 @@ impl Bench {
                 .map(|session| session.user.clone())
                 .unwrap_or_default(),
             valid,
-            session: session_file(&self.plan),
+            session: self.store.session_kept_in(),
         })
     }
 

@@ -306,7 +306,11 @@ async fn session(talk: &Talk<'_>) -> Answered {
         Err(error) if error.class() == ErrorClass::Network => None,
         Err(error) => return Ok(Err(api_refusal(&error))),
     };
-    Ok(Ok(FileReply::Session { handle, valid }))
+    Ok(Ok(FileReply::Session {
+        handle,
+        valid,
+        kept_in: talk.vfs.session_kept_in(),
+    }))
 }
 
 /// What Mega has refused, or why it could not be asked.
