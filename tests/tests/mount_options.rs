@@ -94,8 +94,12 @@ fn the_bandwidth_is_limited_and_can_be_changed() {
 
 /// The answer to an HTTP request.
 fn http(port: u16, request: &str) -> String {
+    http_as(port, request, &format!("localhost:{port}"))
+}
+
+fn http_as(port: u16, request: &str, host: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let head = format!("{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -134,6 +138,18 @@ fn figures_are_served_to_this_machine() {
     assert_eq!(flushed.code, 0, "{}", flushed.errors);
     assert_eq!((figure("megamount_safe"), figure(waiting)), (1, 0));
     assert_eq!(figure("megamount_uploaded_bytes_total"), 5);
+    // Nothing of what is in the account, and no page whose name was made to lead here.
+    let answer = http(port, "GET /metrics");
+    assert!(!answer.contains("path="), "{answer}");
+    for (host, code) in [
+        ("localhost", 200),
+        ("[::1]:9184", 200),
+        ("pages.example", 403),
+    ] {
+        let answer = http_as(port, "GET /metrics", host);
+        let wanted = format!("HTTP/1.1 {code} ");
+        assert!(answer.starts_with(&wanted), "{host}: {answer}");
+    }
     let answer = http(port, "POST /metrics");
     assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
     let answer = http(port, "GET /");
@@ -146,6 +162,36 @@ fn figures_are_served_to_this_machine() {
     assert_eq!(second.code, 1, "{}", second.errors);
     let said = format!("--metrics-addr {taken} cannot be used");
     assert!(second.errors.contains(&said), "{}", second.errors);
+    mount.unmount();
+}
+
+#[test]
+fn clients_of_the_figures_take_a_bounded_share() {
+    let world = World::with(&[]);
+    let mount = world.mount_with("remote:", &["--metrics-addr", "localhost:0"]);
+    let log = mount.log();
+    let (_, place) = log.split_once("http://127.0.0.1:").unwrap();
+    let port = place.split_once('/').unwrap().0.parse().unwrap();
+    let open = || {
+        std::fs::read_dir(format!("/proc/{}/fd", mount.id()))
+            .unwrap()
+            .count()
+    };
+    assert!(http(port, "GET /metrics").starts_with("HTTP/1.1 200 "));
+    let before = open();
+    let idle: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap())
+        .collect();
+    wait_until("some are accepted", || open() > before + 10);
+    // Each that ends makes room for one.
+    drop(idle.into_iter().take(99).collect::<Vec<_>>());
+    assert!(http(port, "GET /metrics").starts_with("HTTP/1.1 200 "));
+    let idle: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap())
+        .collect();
+    wait_until("some are accepted", || open() > before + 10);
+    assert!(open() < before + 30, "{} and {before} before", open());
+    drop(idle);
     mount.unmount();
 }
 

@@ -1,8 +1,9 @@
 //! `--metrics-addr`: figures of a mount for Prometheus, in the OpenMetrics text format.
 //!
 //! Owns one listening socket. Promises: only this machine is answered (the address is one of its loopback
-//! interface, whatever was asked for); a scrape holds up nobody for longer than `status` does; nothing of the
-//! account is in the figures but how much there is of it. Never: paths, names, addresses or keys.
+//! interface, whatever was asked for) and no page of a browser that only looks like it (the name it was asked by
+//! is checked); whoever asks, however often, takes a bounded share of the daemon; nothing of the account is in the
+//! figures but how much there is of it. Never: paths or names in the account, addresses or keys.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -14,7 +15,8 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::header::{ALLOW, CONTENT_TYPE, HOST};
+use hyper::http::uri::Authority;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -34,6 +36,8 @@ use crate::failure::Failure;
 
 /// A client that has not asked its question by then is left.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Connections at a time; the others wait until one ends.
+const CONNECTIONS: usize = 16;
 /// As the specification of OpenMetrics names it.
 const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -118,6 +122,7 @@ impl Listener {
             vfs: Arc::clone(vfs),
             api: api.clone(),
             hello: hello.clone(),
+            turn: Arc::default(),
         });
         Server(tokio::spawn(answer(self.0, source)))
     }
@@ -137,12 +142,18 @@ struct Source {
     vfs: Arc<Vfs>,
     api: Api,
     hello: Hello,
+    /// Figures are made for one client at a time: each takes a thread while it looks at files.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 async fn answer(listener: tokio::net::TcpListener, source: Arc<Source>) {
     // Connections end with us.
     let mut open = tokio::task::JoinSet::new();
     loop {
+        if open.len() >= CONNECTIONS {
+            open.join_next().await;
+            continue;
+        }
         let connection = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = open.join_next() => continue,
@@ -175,6 +186,12 @@ async fn reply(
         *response.status_mut() = status;
         response
     };
+    if !is_asked_here(&request) {
+        return Ok(text(
+            StatusCode::FORBIDDEN,
+            "The figures are for this machine: ask localhost for them.\n".to_owned(),
+        ));
+    }
     if request.uri().path() != "/metrics" {
         return Ok(text(
             StatusCode::NOT_FOUND,
@@ -190,8 +207,14 @@ async fn reply(
         response.headers_mut().insert(ALLOW, allowed);
         return Ok(response);
     }
-    // It looks at files and at the database.
-    let figures = tokio::task::spawn_blocking(move || source.figures()).await;
+    let turn = Arc::clone(&source.turn).lock_owned().await;
+    // It looks at files and at the database. The turn lasts as long as that does, and not only as long as the client.
+    let figures = tokio::task::spawn_blocking(move || {
+        let figures = source.figures();
+        drop(turn);
+        figures
+    })
+    .await;
     let Ok(figures) = figures else {
         return Ok(text(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -202,6 +225,23 @@ async fn reply(
     let format = hyper::header::HeaderValue::from_static(FORMAT);
     response.headers_mut().insert(CONTENT_TYPE, format);
     Ok(response)
+}
+
+/// Whether the client used a name of this machine. A page whose name was made to lead here uses its own.
+fn is_asked_here(request: &Request<Incoming>) -> bool {
+    let Some(host) = request.headers().get(HOST) else {
+        // Every browser names one.
+        return true;
+    };
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else {
+        return false;
+    };
+    let name = authority.host();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || address
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 type Level = Gauge<u64, AtomicU64>;
@@ -226,14 +266,12 @@ impl Source {
         let mut registry = Registry::with_prefix("megamount");
         let Hello {
             remote,
-            path,
             mountpoint,
             program,
             ..
         } = &self.hello;
         let info = Info::new(vec![
             ("remote", remote.clone()),
-            ("path", path.clone()),
             ("mountpoint", mountpoint.clone()),
             ("version", program.clone()),
         ]);
