@@ -7,7 +7,9 @@
 # jobs fit. Nothing here asks a question: every script runs without a terminal.
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-TARGET_DIR=${CARGO_TARGET_DIR:-$REPO/target}
+# One place for what is built, whatever directory a script works in and cargo's configuration says.
+TARGET_DIR=$(realpath -m -- "${CARGO_TARGET_DIR:-$REPO/target}")
+export CARGO_TARGET_DIR=$TARGET_DIR
 # Tools that are built here live below the target directory, so that whatever caches it caches them.
 TOOLS_DIR=$TARGET_DIR/tools
 # Pinned: a new release of the checker must not turn an unchanged tree red.
