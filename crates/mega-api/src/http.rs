@@ -55,7 +55,10 @@ impl Http {
                 .tcp_nodelay(true)
                 .tcp_keepalive(KEEPALIVE);
             builder = match config.proxy.as_deref() {
-                None => builder,
+                None => {
+                    check_environment(|name| std::env::var(name).ok())?;
+                    builder
+                }
                 Some("") => builder.no_proxy(),
                 // The text may hold a password, so it is not repeated.
                 Some(proxy) => builder.proxy(named_proxy(proxy)?),
@@ -99,15 +102,40 @@ impl Http {
 /// The proxy of `--proxy`. One of a kind that the library does not know would be passed over, and everything sent
 /// without it.
 fn named_proxy(text: &str) -> Result<Proxy, ApiError> {
-    let (scheme, _) = text.split_once("://").unwrap_or(("http", text));
-    let is_known = PROXIES.contains(&scheme.to_ascii_lowercase().as_str());
-    let proxy = Proxy::all(text).ok().filter(|_| is_known);
+    let proxy = Proxy::all(text).ok().filter(|_| is_known_proxy(text));
     proxy.ok_or_else(|| {
         ApiError::Config(
             "the proxy is not an address such as http://host:3128 or socks5h://host:1080 (--proxy)"
                 .to_owned(),
         )
     })
+}
+
+fn is_known_proxy(text: &str) -> bool {
+    let (scheme, _) = text.split_once("://").unwrap_or(("http", text));
+    PROXIES.contains(&scheme.to_ascii_lowercase().as_str())
+}
+
+/// The same for the proxies of the environment, of which the library takes for each kind of address the first
+/// variable that is there, and `ALL_PROXY` where that says nothing.
+fn check_environment(get: impl Fn(&str) -> Option<String>) -> Result<(), ApiError> {
+    let first = |names: [&'static str; 2]| {
+        let found = names.into_iter().find_map(|name| Some((name, get(name)?)));
+        found.filter(|(_, value)| !value.is_empty())
+    };
+    let all = || first(["ALL_PROXY", "all_proxy"]);
+    for names in [["HTTPS_PROXY", "https_proxy"], ["HTTP_PROXY", "http_proxy"]] {
+        let Some((name, value)) = first(names).or_else(all) else {
+            continue;
+        };
+        if !is_known_proxy(&value) || Proxy::all(&value).is_err() {
+            return Err(ApiError::Config(format!(
+                "the proxy in the environment variable {name} is not an address such as http://host:3128 or \
+                 socks5h://host:1080. Correct it, or name the proxy with --proxy; --proxy '' is none"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The further certificates to trust; none without the option.
@@ -167,4 +195,32 @@ pub(crate) async fn body(
         whole.extend_from_slice(&piece);
     }
     Ok(whole.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_of_the_environment_is_not_passed_over() {
+        let check = |variables: &[(&str, &str)]| {
+            check_environment(|name| {
+                let found = variables.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+            .map_err(|error| error.to_string())
+        };
+        assert_eq!(check(&[]), Ok(()));
+        assert_eq!(check(&[("ALL_PROXY", "")]), Ok(()));
+        assert_eq!(check(&[("https_proxy", "proxy.example:3128")]), Ok(()));
+        // What some desktops set: only where it would be used.
+        let desktop = ("ALL_PROXY", "socks://127.0.0.1:1080/");
+        assert!(check(&[desktop]).unwrap_err().contains("ALL_PROXY"));
+        let http = ("http_proxy", "http://127.0.0.1:3128/");
+        assert!(check(&[desktop, http]).is_err());
+        let https = ("https_proxy", "http://127.0.0.1:3128/");
+        assert_eq!(check(&[desktop, http, https]), Ok(()));
+        let error = check(&[("HTTP_PROXY", "gopher://x"), http, https]).unwrap_err();
+        assert!(error.contains("HTTP_PROXY"), "{error}");
+    }
 }

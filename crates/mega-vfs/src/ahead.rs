@@ -119,7 +119,8 @@ impl State {
         if !self.ahead.note(opened, next) || !self.is_unchanged() {
             return None;
         }
-        next.filter(|next| !self.dirs.contains(next))
+        // The mounted folder is built in another way: a name is reserved in it.
+        next.filter(|next| !self.dirs.contains(next) && *next != self.root)
     }
 
     /// The directory that comes after this one when all are listed, the inner ones first, and where it is.

@@ -268,6 +268,8 @@ impl Shared {
         let Ok(master) = self.master_key() else {
             return Ok(Vec::new());
         };
+        // Prepared with the keys of before.
+        state.ahead.forget();
         let loaded = load(&self.store, &self.decryptor, &master)
             .map_err(|error| crate::errno::store_errno(&error))?;
         state.take_shares(&loaded.rows);

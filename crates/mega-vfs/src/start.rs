@@ -116,6 +116,7 @@ impl Vfs {
             walks: Walks::default(),
             ahead: Ahead::default(),
             parents: RefCell::new(LruCache::new(PARENTS)),
+            is_replacing: false,
             listed: Listed::new(config.attr_ttl),
             started: Timestamp::now(),
             incoming: std::collections::HashMap::new(),

@@ -92,6 +92,8 @@ pub(crate) struct State {
     /// Where some nodes were last: a hint, which the loaded directories confirm. Empty while those are being
     /// brought in line with the truth.
     pub(crate) parents: RefCell<LruCache<Subject, Subject>>,
+    /// Another tree has taken the place of this one, and the loaded directories follow it in portions.
+    pub(crate) is_replacing: bool,
     /// The time of what exists on no server.
     pub(crate) started: Timestamp,
     /// Folders that others share with us, by their root.
@@ -182,6 +184,9 @@ impl State {
 
     /// The loaded directory that shows a subject, and its entry there, if it is where it was last.
     fn loaded(&self, subject: Subject) -> Option<(Subject, &mega_tree::directory::Entry)> {
+        if self.is_replacing {
+            return None;
+        }
         let parent = *self.parents.borrow_mut().get(&subject)?;
         Some((parent, self.dirs.peek(&parent)?.of(subject)?))
     }

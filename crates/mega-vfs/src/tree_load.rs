@@ -165,7 +165,21 @@ impl Shared {
     }
 
     /// Applies the difference of two trees as if packets had told it. Portions, so that nobody waits long.
-    async fn show_replaced(&self, mut replaced: Replaced) -> Result<(), StartError> {
+    async fn show_replaced(&self, replaced: Replaced) -> Result<(), StartError> {
+        self.lock().is_replacing = true;
+        let shown = self.show_portions(replaced).await;
+        {
+            let mut state = self.lock();
+            state.is_replacing = false;
+            state.parents.get_mut().clear();
+            state.changes.unstall();
+        }
+        let replaced = shown?;
+        self.wake.notify_one();
+        blocking(move || replaced.remove()).await
+    }
+
+    async fn show_portions(&self, mut replaced: Replaced) -> Result<Replaced, StartError> {
         let mut count = 0;
         loop {
             let (back, changed) = blocking(move || {
@@ -183,8 +197,6 @@ impl Shared {
             tokio::time::sleep(BREATH).await;
         }
         tracing::info!(count, "places that another tree has changed");
-        self.lock().changes.unstall();
-        self.wake.notify_one();
-        blocking(move || replaced.remove()).await
+        Ok(replaced)
     }
 }

@@ -281,7 +281,11 @@ pub(super) fn open_api(plan: &Plan, store: &Store, base_url: Option<Url>) -> Res
     let config = ApiConfig {
         base_url: base_url.unwrap_or_else(|| defaults.base_url.clone()),
         ca_cert: settings.ca_cert.clone(),
-        proxy: settings.proxy.clone(),
+        // The demo's server is this process: what leads out of the machine does not lead to it.
+        proxy: match plan.remote.kind {
+            RemoteKind::Demo => Some(String::new()),
+            _ => settings.proxy.clone(),
+        },
         timeout: settings.timeout.0,
         transfer_tls: settings.transfer_tls,
         cloudraid: settings.cloudraid,

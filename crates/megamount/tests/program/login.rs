@@ -254,6 +254,35 @@ fn the_proxy_comes_from_the_option_or_the_environment() {
 }
 
 #[test]
+fn a_proxy_of_an_unknown_kind_is_not_passed_over() {
+    let server = server(account());
+    let home = home(&server.url(), RIGHT);
+    let mut command = home.command();
+    command
+        .args(["ls", "work:"])
+        .env("ALL_PROXY", "socks://127.0.0.1:9/");
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(text.contains("environment variable ALL_PROXY"), "{text}");
+}
+
+#[test]
+fn the_demo_needs_no_proxy() {
+    let server = server(account());
+    let home = home(&server.url(), RIGHT);
+    let mut command = home.command();
+    command
+        .args(["ls", "demo:"])
+        .env("http_proxy", "http://127.0.0.1:9")
+        .env("ALL_PROXY", "socks://127.0.0.1:9/");
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(!output.stdout.is_empty());
+}
+
+#[test]
 fn another_account_or_server_is_refused() {
     if !has_fuse() {
         return;
