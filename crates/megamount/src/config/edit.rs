@@ -250,16 +250,22 @@ impl Editor {
                     "another program has encrypted it meanwhile".to_owned(),
                 ));
             }
-            write(&self.path, text.as_bytes()).map_err(|e| unwritable(e.to_string()))?;
+            write(&self.path, text.as_bytes()).map_err(|e| unwritable(reason(&e)))?;
             self.remembered.forget();
             return Ok(());
         };
         let key = Key::fresh(password, Cost::USUAL)?;
         let encrypted = encrypt(&text, &key)?;
-        write(&self.path, encrypted.as_bytes()).map_err(|e| unwritable(e.to_string()))?;
+        write(&self.path, encrypted.as_bytes()).map_err(|e| unwritable(reason(&e)))?;
         self.remembered.keep(password, &key);
         Ok(())
     }
+}
+
+/// Without the name of the temporary file beside the configuration, of which nobody has heard.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" at path \"").next().unwrap_or(&text).to_owned()
 }
 
 /// `text` without what is nobody's business: secrets, addresses, and comments, which may hold any.

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use mega_emulator::{AccountSpec, Emulator, EmulatorConfig, Fixture};
 
@@ -185,6 +186,7 @@ account_commands! { of_account,
         "remote: source",
         "remote: mnt --cache-size lots",
         "remote: mnt --umask 999",
+        "remote: mnt --duplicates oldest",
         "remote: mnt --uploads 0",
         "remote: mnt --metrics-addr 0.0.0.0:1",
         "remote: mnt --api-rate fast",
@@ -297,4 +299,68 @@ fn pages() {
         "--frobnicate",
     ];
     World::new().answers("pages", &cases.map(str::to_owned));
+}
+
+/// A file system without a free byte, which ends with the test.
+struct Full(std::path::PathBuf);
+
+impl Full {
+    /// None where nothing may be mounted.
+    fn below(home: &Home) -> Option<Self> {
+        let path = home.path("full");
+        fs::create_dir(&path).unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
+            .arg(&path)
+            .output()
+            .unwrap();
+        if !mount.status.success() {
+            return None;
+        }
+        let full = Self(path);
+        fs::write(full.0.join("fill"), [0; 1 << 20]).unwrap_err();
+        Some(full)
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn full_disk() {
+    let world = World::new();
+    let Some(_full) = Full::below(&world.home) else {
+        eprintln!("skipped: nothing may be mounted");
+        return;
+    };
+    world
+        .home
+        .write("rclone.conf", "[old]\ntype = mega\nuser = a@b.c\n");
+    let with_state = |command: &str| format!("{command} --state-dir full/state");
+    let mut cases: Vec<String> = [
+        "remote: mnt",
+        "ls remote:",
+        "cat remote:docs/report.txt",
+        "copy source remote:new",
+        "mkdir remote:new",
+        "rm remote:docs/report.txt",
+        "mv remote:docs/report.txt remote:photos",
+        "login remote:",
+        "whoami remote:",
+        "trash list remote:",
+    ]
+    .map(with_state)
+    .to_vec();
+    cases.extend(
+        [
+            "copy remote:docs full/docs",
+            "config import --config full/config.toml --from rclone.conf",
+            "man full",
+        ]
+        .map(str::to_owned),
+    );
+    world.answers("full_disk", &cases);
 }
