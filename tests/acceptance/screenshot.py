@@ -55,7 +55,8 @@ def watch(command, env, is_good):
     screen = pyte.Screen(COLUMNS, LINES)
     stream = pyte.ByteStream(screen)
     pid, fd = terminal(command, env)
-    deadline = time.monotonic() + PATIENCE
+    begun = time.monotonic()
+    deadline = begun + PATIENCE
     try:
         while time.monotonic() < deadline:
             if select.select([fd], [], [], 0.2)[0]:
@@ -63,7 +64,9 @@ def watch(command, env, is_good):
                     stream.feed(os.read(fd, 65536))
                 except OSError:
                     break
-            elif is_good(screen.display):
+            # It is drawn all the time, so there is no moment at which nothing comes; the first pictures have no
+            # speed yet.
+            if time.monotonic() > begun + 3 and is_good(screen.display):
                 return screen
     finally:
         os.kill(pid, signal.SIGTERM)
@@ -123,7 +126,7 @@ def main():
     for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
         env.pop(name, None)
     run = lambda *command: subprocess.run([options.binary, *command], env=env, check=True)
-    run("demo:", str(mountpoint), "--bwlimit", "3M:off", "--write-back", "0", "--uploads", "3", "--drain", "0")
+    run("demo:", str(mountpoint), "--bwlimit", "4500k:off", "--write-back", "0", "--uploads", "3", "--drain", "0")
     try:
         photos = mountpoint / "Holiday in Norway"
         photos.mkdir()
