@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::os::unix::fs::FileExt;
+
 use mega_emulator::{Brokenness, Fixture, FixtureContent};
 use megamount_tests::{World, wait_until};
 
@@ -69,6 +71,57 @@ fn a_duplicate_replaced_elsewhere_keeps_its_path() {
     mount.unmount();
     let mount = world.mount();
     assert_eq!(mount.names(""), ["f (1)", "other"]);
+    mount.unmount();
+}
+
+#[test]
+fn the_newest_of_a_name_can_have_it() {
+    let newer = |text: &str, mtime| Fixture::Named {
+        parent: "/".into(),
+        name: "f".into(),
+        content: Some(FixtureContent::Text(text.into())),
+        mtime: Some(mtime),
+    };
+    let world = World::with(&[newer("one", 1_600_000_000), newer("two", 1_600_000_001)]);
+    // They have numbers by the other rule when it changes.
+    let mount = world.mount();
+    assert_eq!(mount.sh("cat f 'f (1)'"), "onetwo");
+    mount.unmount();
+    let options = ["--duplicates", "newest", "--write-back", "1h"];
+    let mount = world.mount_with("remote:", &options);
+    assert_eq!(mount.names(""), ["f", "f (1)"]);
+    assert_eq!(mount.sh("cat f 'f (1)'"), "twoone");
+    let open = std::fs::File::open(mount.path("f")).unwrap();
+    // The kernel knows who had the name, and that the other name was free.
+    assert!(!mount.path("f (2)").exists());
+    world.populate(&[newer("three", 1_600_000_002)]);
+    wait_until("the newest has the name", || mount.read("f") == b"three");
+    wait_until("the one before has a number", || {
+        mount.path("f (2)").exists()
+    });
+    assert_eq!(mount.names(""), ["f", "f (1)", "f (2)"]);
+    assert_eq!(mount.sh("cat 'f (1)' 'f (2)'"), "onetwo");
+    let mut held = [0; 3];
+    open.read_exact_at(&mut held, 0).unwrap();
+    assert_eq!(&held, b"two", "who has it open keeps it");
+    drop(open);
+    // A name that was given here stays until Mega has it.
+    mount.sh("mv f g; echo four >f");
+    world.populate(&[newer("five", 1_600_000_003)]);
+    wait_until("theirs is seen", || mount.path("f (3)").exists());
+    assert_eq!(mount.sh("cat f"), "four\n");
+    mount.kill_9();
+    // A command that does not mount follows the same rule.
+    let listed = world.command(&["ls", "remote:"]);
+    assert!(listed.text.contains("f (3)"), "{listed:?}");
+    let mount = world.mount_with("remote:", &options);
+    assert_eq!(mount.names(""), ["f", "f (1)", "f (2)", "f (3)", "g"]);
+    assert_eq!(mount.sh("cat f 'f (3)'"), "four\nfive");
+    mount.unmount();
+    assert_eq!(world.paths(), ["/f", "/f", "/f", "/f", "/g"]);
+    // Back to the first.
+    let mount = world.mount();
+    assert_eq!(mount.sh("cat f"), "one");
     mount.unmount();
 }
 

@@ -55,10 +55,7 @@ impl Http {
                 .tcp_nodelay(true)
                 .tcp_keepalive(KEEPALIVE);
             builder = match config.proxy.as_deref() {
-                None => {
-                    check_environment(|name| std::env::var(name).ok())?;
-                    builder
-                }
+                None => builder,
                 Some("") => builder.no_proxy(),
                 // The text may hold a password, so it is not repeated.
                 Some(proxy) => builder.proxy(named_proxy(proxy)?),
@@ -116,9 +113,13 @@ fn is_known_proxy(text: &str) -> bool {
     PROXIES.contains(&scheme.to_ascii_lowercase().as_str())
 }
 
-/// The same for the proxies of the environment, of which the library takes for each kind of address the first
-/// variable that is there, and `ALL_PROXY` where that says nothing.
-fn check_environment(get: impl Fn(&str) -> Option<String>) -> Result<(), ApiError> {
+/// What is done with `--proxy`, for the proxies of the environment, which count where
+/// [`ApiConfig::proxy`](crate::ApiConfig::proxy) is `None`; `get` answers what a variable is. The library takes for
+/// each kind of address the first variable that is there, and `ALL_PROXY` where that says nothing.
+///
+/// # Errors
+/// [`ApiError::Config`] for one that would be passed over, so that everything would be sent without it.
+pub fn check_proxies(get: impl Fn(&str) -> Option<String>) -> Result<(), ApiError> {
     let first = |names: [&'static str; 2]| {
         let found = names.into_iter().find_map(|name| Some((name, get(name)?)));
         found.filter(|(_, value)| !value.is_empty())
@@ -204,7 +205,7 @@ mod tests {
     #[test]
     fn a_proxy_of_the_environment_is_not_passed_over() {
         let check = |variables: &[(&str, &str)]| {
-            check_environment(|name| {
+            check_proxies(|name| {
                 let found = variables.iter().find(|(known, _)| *known == name);
                 found.map(|(_, value)| (*value).to_owned())
             })

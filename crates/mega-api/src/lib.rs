@@ -39,6 +39,7 @@ pub use config::{ApiConfig, DEFAULT_API_URL};
 pub use error::{ApiError, ErrorClass, NetworkError, SinkError};
 pub use events::{EventChannel, EventScheme};
 pub use frozen::{Frozen, FrozenError};
+pub use http::check_proxies;
 pub use link::PublicLink;
 pub use login::{CodeSource, Credentials};
 pub use mega_crypto::Secret;

@@ -184,6 +184,11 @@ pub(crate) fn set_column(
     Ok(())
 }
 
+pub(crate) fn clear_suffixes(db: &Connection) -> Result<(), StoreError> {
+    db.execute("UPDATE node SET suffix = NULL WHERE suffix IS NOT NULL", [])?;
+    Ok(())
+}
+
 /// Hands over the children of a node one by one, in no order that means anything: a large folder's rows
 /// are never held at once.
 pub(crate) fn each_child(

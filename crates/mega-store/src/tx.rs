@@ -130,6 +130,14 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
+    /// Takes all numbers away, so that they are given anew.
+    ///
+    /// # Errors
+    /// If the database cannot be written.
+    pub fn clear_suffixes(&mut self) -> Result<(), StoreError> {
+        truth::clear_suffixes(self.db)
+    }
+
     /// Deletes a node and all below it, versions too. Says which went, parents before children;
     /// nothing if the node is unknown.
     ///

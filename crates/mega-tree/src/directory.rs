@@ -6,7 +6,8 @@
 //! others by (arrival, `ts`, handle): the first of a name gets the plain spelling, and a node really
 //! named `a (1).txt` keeps it. Whoever is left counts on from 1 until a spelling is free, and that
 //! number is reported so that the caller stores it. Afterwards entries come and go one at a time and
-//! never move another entry's spelling.
+//! never move another entry's spelling. With [`Naming::newest`] it is the last of a name that gets the plain
+//! spelling, here and when the caller moves out of the way who has it ([`Directory::in_the_way`]).
 //!
 //! # Order
 //! Every entry has a cookie, given once and growing, so that readdir continues correctly while
@@ -123,6 +124,9 @@ impl Directory {
                 (Subject::Node(_), None) => waiting.push((cookie, child)),
             }
         }
+        if naming.newest {
+            waiting.reverse();
+        }
         for (cookie, child) in waiting {
             let spelling = naming.spell(&child.stored, child.subject);
             if directory.is_taken(&spelling) {
@@ -130,6 +134,10 @@ impl Directory {
             } else {
                 directory.place(cookie, child, spelling.into());
             }
+        }
+        if naming.newest {
+            // The older, the smaller the number.
+            later.sort_unstable_by_key(|(cookie, _)| *cookie);
         }
         let mut assigned = Vec::new();
         for (cookie, child) in later {
@@ -198,6 +206,20 @@ impl Directory {
             self.place(cookie, child, spelling.into());
             None
         }
+    }
+
+    /// The node that has the plain spelling which the last of its name, `child`, is to get; none when it is free,
+    /// or a local entry has it.
+    #[must_use]
+    pub fn in_the_way(&self, child: &Child) -> Option<&Entry> {
+        if !self.naming.newest || child.suffix.is_some_and(|number| number > 0) {
+            return None;
+        }
+        let plain = self.naming.spell(&child.stored, child.subject);
+        let entry = self.entries.get(self.by_name.get(plain.as_str())?)?;
+        let is_plain = entry.suffix.is_none_or(|number| number == 0);
+        let is_node = matches!(entry.subject, Subject::Node(_)) && entry.subject != child.subject;
+        (is_plain && is_node).then_some(entry)
     }
 
     /// Removes the entry of `subject`.
@@ -327,13 +349,14 @@ mod tests {
     const BOTH: Naming = Naming {
         normalize: true,
         ignore_case: true,
+        newest: false,
     };
 
     #[test]
     fn either_form_of_a_name_finds_it_and_the_composed_one_is_shown() {
         let naming = Naming {
             normalize: true,
-            ignore_case: false,
+            ..Naming::default()
         };
         let children = vec![child(1, "e\u{301}.txt"), child(2, "\u{e9}.txt")];
         let (directory, new) = Directory::build_as(children, naming, None);
@@ -371,6 +394,46 @@ mod tests {
         directory.remove(child(1, "").subject);
         assert_eq!(found(&directory, "Readme"), Some(2));
         assert_eq!(found(&directory, "other"), None);
+    }
+
+    #[test]
+    fn the_last_of_a_name_can_have_it() {
+        let naming = Naming {
+            newest: true,
+            ..Naming::default()
+        };
+        let children = vec![child(1, "a"), child(2, "a"), child(3, "b"), child(4, "a")];
+        let (mut directory, assigned) = Directory::build_as(children.clone(), naming, None);
+        let first = names(&directory);
+        let shown = ["a (1)", "a (2)", "b", "a"];
+        assert!(first.iter().map(|(_, name)| name).eq(shown), "{first:?}");
+        assert_eq!(assigned.len(), 2);
+        // Built again with the numbers that were stored it is the same.
+        let numbered = children.into_iter().map(|mut child| {
+            let new = assigned.iter().find(|new| new.subject == child.subject);
+            child.suffix = new.map(|new| new.number);
+            child
+        });
+        let (again, new) = Directory::build_as(numbered.collect(), naming, None);
+        assert_eq!((names(&again), new.len()), (first, 0));
+        // Who came before makes way, once.
+        let next = child(5, "a");
+        let old = directory.in_the_way(&next).unwrap().clone();
+        assert_eq!(old.subject, child(4, "").subject);
+        directory.remove(old.subject);
+        assert!(directory.insert(next.clone()).is_none());
+        let moved = directory.insert(child(4, "a")).unwrap();
+        assert_eq!(moved.number, 3);
+        assert_eq!(names(&directory).last().unwrap().1, "a");
+        assert!(directory.in_the_way(&next).is_none(), "it is its own");
+        // A numbered one looks for no way, and in the other order nobody does.
+        let numbered = Child {
+            suffix: Some(7),
+            ..child(6, "a")
+        };
+        assert!(directory.in_the_way(&numbered).is_none());
+        let (plain, _) = Directory::build(vec![child(1, "a")]);
+        assert!(plain.in_the_way(&child(2, "a")).is_none());
     }
 
     proptest! {

@@ -18,6 +18,8 @@ pub struct Naming {
     pub normalize: bool,
     /// Find a name of another case where there is no exact one.
     pub ignore_case: bool,
+    /// Of several of one name the last has the plain name and the others have numbers; else the first has it.
+    pub newest: bool,
 }
 
 impl Naming {

@@ -577,14 +577,36 @@ impl State {
         parent: Subject,
         child: Child,
     ) -> OpResult<()> {
-        let spelling = self
-            .put_in(parent, child)
-            .map_err(|error| store_errno(&error))?;
-        if let Some(spelling) = spelling {
-            self.touch_dir(parent);
-            self.tell_entry(told, parent, spelling);
+        let before = self.make_way(parent, &child);
+        // Together or not at all: who has made way comes back, with a number.
+        for child in [Some(child), before].into_iter().flatten() {
+            let spelling = self
+                .put_in(parent, child)
+                .map_err(|error| store_errno(&error))?;
+            if let Some(spelling) = spelling {
+                self.touch_dir(parent);
+                self.tell_entry(told, parent, spelling);
+            }
         }
         Ok(())
+    }
+
+    /// Takes out the node whose plain name `child` is to have. One with a local change of its name keeps it:
+    /// somebody here has given it.
+    fn make_way(&mut self, parent: Subject, child: &Child) -> Option<Child> {
+        let entry = self.dirs.peek(&parent)?.in_the_way(child)?;
+        let change = self.changes.get(entry.subject);
+        if change.is_some_and(|change| change.place.is_some()) {
+            return None;
+        }
+        let before = Child {
+            subject: entry.subject,
+            stored: entry.stored.clone(),
+            suffix: None,
+            facts: entry.facts,
+        };
+        self.take_out(parent, before.subject)?;
+        Some(before)
     }
 
     /// Shows what a tree that was fetched anew has changed. Directories that are not loaded are in no

@@ -35,8 +35,8 @@ pub(crate) use files::{
 };
 pub(crate) use fstab::is_helper;
 pub(crate) use options::{
-    CacheMode, FsyncMode, LogFormat, LogLevel, MountOptions, SessionStore, Settings, VerifyMode,
-    VersionsMode,
+    CacheMode, Duplicates, FsyncMode, LogFormat, LogLevel, MountOptions, SessionStore, Settings,
+    VerifyMode, VersionsMode,
 };
 pub(crate) use pages::{CompletionCommand, ManCommand};
 pub(crate) use rclone::Carried;

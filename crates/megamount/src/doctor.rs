@@ -16,6 +16,7 @@ use crate::cli::{Carried, DoctorCommand, MountOptions};
 use crate::commands::say;
 use crate::config::{self, RemoteSpec};
 use crate::display::printable;
+use crate::env_vars;
 use crate::exit;
 use crate::failure::Failure;
 use crate::mountpoint;
@@ -323,7 +324,8 @@ fn service(options: MountOptions) -> Vec<Finding> {
              works without Mega: it shows what it knows and uploads later.",
         )]
     };
-    let api = match Api::new(config) {
+    let checked = env_vars::check_proxies(config.proxy.as_deref());
+    let api = match checked.and_then(|()| Api::new(config)) {
         Ok(api) => api,
         Err(error) => return unreachable(error.to_string()),
     };

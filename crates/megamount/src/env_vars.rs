@@ -7,6 +7,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use mega_api::ApiError;
+
 /// Declares the variables that mirror an option, and the list of them for the tests.
 macro_rules! option_variables {
     ($($name:ident),* $(,)?) => {
@@ -38,6 +40,7 @@ option_variables!(
     DAEMON_TIMEOUT,
     DIR_PERMS,
     DRAIN,
+    DUPLICATES,
     FILE_PERMS,
     FOREGROUND,
     FSNAME,
@@ -132,6 +135,17 @@ pub(crate) fn text(name: &str) -> Option<String> {
 )]
 pub(crate) fn raw(name: &str) -> Option<OsString> {
     std::env::var_os(name)
+}
+
+/// Whether the proxies of the environment are such that they are used, where none is named with `--proxy`.
+///
+/// # Errors
+/// [`ApiError::Config`] where one would be passed over.
+pub(crate) fn check_proxies(named: Option<&str>) -> Result<(), ApiError> {
+    match named {
+        Some(_) => Ok(()),
+        None => mega_api::check_proxies(|name| raw(name)?.into_string().ok()),
+    }
 }
 
 /// The home directory: `HOME`, else the entry of the user database (a system service has no

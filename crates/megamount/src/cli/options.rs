@@ -65,6 +65,11 @@ layer! {
             num_args = 0..=1, require_equals = true, default_missing_value = "true",
             value_name = "BOOL")]
         ignore_case: Switch,
+        /// Which of several entries of one name has it; the others have numbers: the first (suffix) or the one that
+        /// came last (newest) [default: suffix]
+        #[arg(long, env = env::DUPLICATES, hide_env = true, help_heading = "Mount",
+            value_name = "suffix|newest")]
+        duplicates: Duplicates,
         /// Let other users in too (users need 'user_allow_other' in /etc/fuse.conf)
         #[arg(long, env = env::ALLOW_OTHER, hide_env = true, help_heading = "Mount",
             num_args = 0..=1, require_equals = true, default_missing_value = "true",
@@ -271,6 +276,17 @@ pub(crate) enum CacheMode {
     Off,
 }
 
+/// Which of several entries of one name has it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Duplicates {
+    /// The first; those that come later have numbers.
+    #[default]
+    Suffix,
+    /// The one that came last.
+    Newest,
+}
+
 /// Where the session is kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -381,6 +397,7 @@ pub(crate) struct Settings {
     pub(crate) read_only: bool,
     pub(crate) normalize: bool,
     pub(crate) ignore_case: bool,
+    pub(crate) duplicates: Duplicates,
     pub(crate) allow_other: bool,
     pub(crate) allow_root: bool,
     pub(crate) uid: Option<u32>,
@@ -437,6 +454,7 @@ impl MountOptions {
             read_only: yes(self.read_only),
             normalize: yes(self.normalize),
             ignore_case: yes(self.ignore_case),
+            duplicates: self.duplicates.unwrap_or_default(),
             allow_other: yes(self.allow_other),
             allow_root: yes(self.allow_root),
             uid: self.uid,

@@ -18,12 +18,13 @@ use super::plan::Plan;
 use super::{link, login, translate};
 use crate::adaptor::{Adaptor, Notices};
 use crate::bwlimit::Throttle;
-use crate::cli::{CacheMode, FsyncMode, SessionStore, VerifyMode, VersionsMode};
+use crate::cli::{CacheMode, Duplicates, FsyncMode, SessionStore, VerifyMode, VersionsMode};
 use crate::config::RemoteKind;
 use crate::control::protocol::{Configuration, Hello};
 use crate::control::server::Control;
 use crate::demo;
 use crate::display::Spinner;
+use crate::env_vars;
 use crate::failure::Failure;
 use crate::launch::Herald;
 use crate::metrics;
@@ -46,6 +47,9 @@ const LONG: Duration = Duration::from_secs(3);
 const SHOWING: Duration = Duration::from_millis(200);
 /// Our part of the packets that our own commands cause, one per state directory.
 const CLIENT_ID: &str = "program.client_id";
+/// By which rule numbers were given.
+const DUPLICATES: &str = "program.duplicates";
+const NEWEST: &str = "newest";
 /// Memory of one directory entry, roughly: names, attributes, keys.
 const ENTRY_BYTES: u64 = 400;
 
@@ -154,7 +158,10 @@ pub(super) async fn start(
 
     let config = VfsConfig {
         loading: Arc::clone(&loading),
-        ..vfs_config(plan)
+        ..vfs_config(
+            plan,
+            has_newest(plan, &store).map_err(|e| translate::store(plan, &e))?,
+        )
     };
     let started = Vfs::start(Arc::clone(&store), api.clone(), config, limits(plan));
     let vfs = match patiently(herald, plan.settings.progress, &loading, started).await {
@@ -294,7 +301,9 @@ pub(super) fn open_api(plan: &Plan, store: &Store, base_url: Option<Url>) -> Res
         ..defaults
     };
     let origin = config.base_url.origin().ascii_serialization();
-    Api::new(config).map_err(|e| translate::api(plan, &origin, &e))
+    env_vars::check_proxies(config.proxy.as_deref())
+        .and_then(|()| Api::new(config))
+        .map_err(|e| translate::api(plan, &origin, &e))
 }
 
 /// Our client id: made once, so that packets of earlier runs are still known as ours.
@@ -314,12 +323,30 @@ fn client_id(store: &Store) -> Result<String, StoreError> {
     Ok(id)
 }
 
-fn vfs_config(plan: &Plan) -> VfsConfig {
+/// Whether the last of several entries of one name has it. Numbers that were given by the other rule are taken
+/// away. A command without a mount follows the rule of the last mount: names must not change for it.
+fn has_newest(plan: &Plan, store: &Store) -> Result<bool, StoreError> {
+    let was_newest = store.meta(DUPLICATES)?.as_deref() == Some(NEWEST);
+    if plan.mountpoint.as_os_str().is_empty() {
+        return Ok(was_newest);
+    }
+    let is_newest = plan.settings.duplicates == Duplicates::Newest;
+    if is_newest != was_newest {
+        store.write(|tx| {
+            tx.clear_suffixes()?;
+            tx.meta_set(DUPLICATES, if is_newest { NEWEST } else { "" })
+        })?;
+    }
+    Ok(is_newest)
+}
+
+fn vfs_config(plan: &Plan, newest: bool) -> VfsConfig {
     let settings = &plan.settings;
     let umask = settings.umask.unwrap_or(plan.umask).0;
     let naming = mega_vfs::Naming {
         normalize: settings.normalize,
         ignore_case: settings.ignore_case,
+        newest,
     };
     VfsConfig {
         naming,
