@@ -90,6 +90,21 @@ fn modes_keep_one() {
 }
 
 #[test]
+fn the_first_is_the_oldest_where_the_newest_has_the_name() {
+    let world = World::with(&[
+        Fixture::file("/d/f", "oldest", DAY),
+        Fixture::file("/d/f", "newest", DAY + 5),
+    ]);
+    let mount = world.mount_with("remote:", &["--duplicates", "newest"]);
+    assert_eq!(mount.sh("cat d/f 'd/f (1)'"), "newestoldest");
+    done(&world, &["dedupe", "first", "remote:"]);
+    assert_eq!(mount.names("d"), ["f"]);
+    assert_eq!(mount.read("d/f"), b"oldest");
+    mount.unmount();
+    assert_eq!(world.content("/d/f").unwrap(), b"oldest");
+}
+
+#[test]
 fn all_can_be_renamed() {
     let world = world();
     let text = done(&world, &["dedupe", "--dedupe-mode", "rename", "remote:"]);

@@ -182,15 +182,24 @@ fn clients_of_the_figures_take_a_bounded_share() {
     let idle: Vec<_> = (0..100)
         .map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap())
         .collect();
-    wait_until("some are accepted", || open() > before + 10);
-    // Each that ends makes room for one.
-    drop(idle.into_iter().take(99).collect::<Vec<_>>());
+    wait_until("as many as may be are accepted", || open() >= before + 15);
+    let mut most = 0;
+    for _ in 0..200 {
+        most = most.max(open());
+        std::thread::yield_now();
+    }
+    assert!(
+        most <= before + 20,
+        "{most} are open and {before} were before"
+    );
+    // Each that ends makes room for one, and those that do nothing are let go of.
+    drop(idle);
     assert!(http(port, "GET /metrics").starts_with("HTTP/1.1 200 "));
-    let idle: Vec<_> = (0..100)
+    let idle: Vec<_> = (0..16)
         .map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap())
         .collect();
-    wait_until("some are accepted", || open() > before + 10);
-    assert!(open() < before + 30, "{} and {before} before", open());
+    // Ten seconds later.
+    assert!(http(port, "GET /metrics").starts_with("HTTP/1.1 200 "));
     drop(idle);
     mount.unmount();
 }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{Client, ClientBuilder, Proxy, RequestBuilder, Response};
 
 use crate::config::ApiConfig;
@@ -99,18 +100,15 @@ impl Http {
 /// The proxy of `--proxy`. One of a kind that the library does not know would be passed over, and everything sent
 /// without it.
 fn named_proxy(text: &str) -> Result<Proxy, ApiError> {
-    let proxy = Proxy::all(text).ok().filter(|_| is_known_proxy(text));
+    let (scheme, _) = text.split_once("://").unwrap_or(("http", text));
+    let is_known = PROXIES.contains(&scheme.to_ascii_lowercase().as_str());
+    let proxy = Proxy::all(text).ok().filter(|_| is_known);
     proxy.ok_or_else(|| {
         ApiError::Config(
             "the proxy is not an address such as http://host:3128 or socks5h://host:1080 (--proxy)"
                 .to_owned(),
         )
     })
-}
-
-fn is_known_proxy(text: &str) -> bool {
-    let (scheme, _) = text.split_once("://").unwrap_or(("http", text));
-    PROXIES.contains(&scheme.to_ascii_lowercase().as_str())
 }
 
 /// What is done with `--proxy`, for the proxies of the environment, which count where
@@ -124,12 +122,33 @@ pub fn check_proxies(get: impl Fn(&str) -> Option<String>) -> Result<(), ApiErro
         let found = names.into_iter().find_map(|name| Some((name, get(name)?)));
         found.filter(|(_, value)| !value.is_empty())
     };
-    let all = || first(["ALL_PROXY", "all_proxy"]);
-    for names in [["HTTPS_PROXY", "https_proxy"], ["HTTP_PROXY", "http_proxy"]] {
-        let Some((name, value)) = first(names).or_else(all) else {
+    let value = |found: &Option<(&str, String)>| {
+        let value = found.as_ref().map(|(_, value)| value.clone());
+        value.unwrap_or_default()
+    };
+    let everywhere = get("NO_PROXY").or_else(|| get("no_proxy"));
+    if everywhere.is_some_and(|list| list.split(',').any(|entry| entry.trim() == "*")) {
+        return Ok(());
+    }
+    let all = first(["ALL_PROXY", "all_proxy"]);
+    for (names, address) in [
+        (["HTTPS_PROXY", "https_proxy"], "https://mega.example/"),
+        (["HTTP_PROXY", "http_proxy"], "http://mega.example/"),
+    ] {
+        let own = first(names);
+        let Some((name, _)) = own.as_ref().or(all.as_ref()) else {
             continue;
         };
-        if !is_known_proxy(&value) || Proxy::all(&value).is_err() {
+        // What it makes of the value, its own reader says best.
+        let matcher = Matcher::builder()
+            .all(value(&all))
+            .https(value(&own))
+            .http(value(&own))
+            .build();
+        let is_used = address
+            .parse()
+            .is_ok_and(|address| matcher.intercept(&address).is_some());
+        if !is_used {
             return Err(ApiError::Config(format!(
                 "the proxy in the environment variable {name} is not an address such as http://host:3128 or \
                  socks5h://host:1080. Correct it, or name the proxy with --proxy; --proxy '' is none"
@@ -223,5 +242,21 @@ mod tests {
         assert_eq!(check(&[desktop, http, https]), Ok(()));
         let error = check(&[("HTTP_PROXY", "gopher://x"), http, https]).unwrap_err();
         assert!(error.contains("HTTP_PROXY"), "{error}");
+        assert_eq!(check(&[desktop, ("NO_PROXY", "*")]), Ok(()));
+        // Fine to people, and passed over.
+        for value in [
+            "SOCKS5://127.0.0.1:1080",
+            "proxy.example:3128/",
+            "http://proxy.example:3128 ",
+            "http://user:p^w@proxy.example:3128",
+        ] {
+            assert!(check(&[("ALL_PROXY", value)]).is_err(), "{value}");
+        }
+        for value in [
+            "socks5h://127.0.0.1:1080",
+            "http://u:p%5Ew@proxy.example:3128/",
+        ] {
+            assert_eq!(check(&[("ALL_PROXY", value)]), Ok(()), "{value}");
+        }
     }
 }

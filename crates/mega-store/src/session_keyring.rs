@@ -16,50 +16,63 @@ use crate::session_file;
 
 /// Reads the session; `None` if there is none.
 pub(crate) fn load(state_dir: &Path) -> Result<Option<SavedSession>, StoreError> {
-    let ring = UserRing::open()?;
-    let Some(key) = ring.find(state_dir)? else {
-        return Ok(None);
-    };
-    let text = Zeroizing::new(key.read_to_vec().map_err(failed)?);
-    session_file::from_text(&text).map(Some)
+    with_ring(|ring| {
+        let Some(key) = ring.find(state_dir)? else {
+            return Ok(None);
+        };
+        let text = Zeroizing::new(key.read_to_vec().map_err(failed)?);
+        session_file::from_text(&text).map(Some)
+    })
 }
 
 /// Replaces the session.
 pub(crate) fn save(state_dir: &Path, session: &SavedSession) -> Result<(), StoreError> {
     let text = session_file::to_text(session)?;
-    let ring = UserRing::open()?;
-    // Of the same description, it takes the place of the one before.
-    let key = ring
-        .user
-        .add_key(&description(state_dir), text.as_slice())
-        .map_err(failed)?;
-    let permissions = KeyPermissionsBuilder::builder()
-        .posessor(Permission::ALL)
-        .user(Permission::ALL)
-        .build();
-    key.set_perms(permissions).map_err(|error| {
-        // One that nobody can read would stand in the way of each later start.
-        let _ = ring.user.unlink_key(key);
-        failed(error)
+    with_ring(|ring| {
+        // Of the same description, it takes the place of the one before.
+        let key = ring
+            .user
+            .add_key(&description(state_dir), text.as_slice())
+            .map_err(failed)?;
+        let permissions = KeyPermissionsBuilder::builder()
+            .posessor(Permission::ALL)
+            .user(Permission::ALL)
+            .build();
+        key.set_perms(permissions).map_err(|error| {
+            // One that nobody can read would stand in the way of each later start.
+            let _ = ring.user.unlink_key(key);
+            failed(error)
+        })
     })
 }
 
 /// Forgets the session.
 pub(crate) fn clear(state_dir: &Path) -> Result<(), StoreError> {
-    let ring = UserRing::open()?;
-    match ring.find(state_dir)? {
+    with_ring(|ring| match ring.find(state_dir)? {
         Some(key) => ring.user.unlink_key(key).map_err(failed),
         None => Ok(()),
-    }
+    })
 }
 
-/// The keyring that all processes of a user share, for as long as this lives in this thread.
+/// Works with the keyring in a thread of its own: what that holds, threads that it starts would inherit, and each
+/// counts as a key of the user, of whom there may be 200.
+fn with_ring<T: Send>(
+    work: impl FnOnce(&UserRing) -> Result<T, StoreError> + Send,
+) -> Result<T, StoreError> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| work(&UserRing::open()?));
+        thread
+            .join()
+            .unwrap_or(Err(StoreError::Keyring("the thread that asked has died")))
+    })
+}
+
+/// The keyring that all processes of a user share, held by this thread.
 ///
 /// A login shell possesses it. A service that systemd starts has a session keyring of its own and possesses
 /// nothing of its user's: it may add a key, and not look at it. So the thread holds it while it is used.
 struct UserRing {
     user: KeyRing,
-    thread: KeyRing,
 }
 
 impl UserRing {
@@ -68,7 +81,7 @@ impl UserRing {
         let user = of(KeyRingIdentifier::User)?;
         let thread = of(KeyRingIdentifier::Thread)?;
         thread.link_keyring(user).map_err(failed)?;
-        Ok(Self { user, thread })
+        Ok(Self { user })
     }
 
     fn find(&self, state_dir: &Path) -> Result<Option<Key>, StoreError> {
@@ -79,12 +92,6 @@ impl UserRing {
             }
             Err(error) => Err(failed(error)),
         }
-    }
-}
-
-impl Drop for UserRing {
-    fn drop(&mut self) {
-        let _ = self.thread.unlink_keyring(self.user);
     }
 }
 

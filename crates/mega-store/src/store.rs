@@ -150,36 +150,24 @@ impl Store {
         &self.paths
     }
 
-    /// The saved session, if there is one. One that is where it is not to be kept any more is moved.
+    /// The saved session, if there is one. In the keyring it is used wherever it is to be kept: it comes onto the disk
+    /// only with a new one. A file moves into the keyring when it is to be kept there.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] or [`StoreError::UnknownFormat`] for a session that cannot be used,
     /// [`StoreError::Keyring`].
     pub fn session(&self) -> Result<Option<SavedSession>, StoreError> {
-        let state_dir = &self.paths.state_dir;
-        match self.session_place {
-            SessionPlace::File => {
-                if let Some(session) = session_file::load(&self.session_path())? {
-                    return Ok(Some(session));
-                }
-                // A keyring that cannot be used has nothing that could be moved.
-                let moved = session_keyring::load(state_dir).ok().flatten();
-                if let Some(session) = &moved {
-                    self.save_session(session)?;
-                }
-                Ok(moved)
-            }
-            SessionPlace::Keyring => {
-                if let Some(session) = session_keyring::load(state_dir)? {
-                    // Of before the option was given; or a crash came between the two steps of moving it.
-                    durable::remove_if_there(&self.session_path())?;
-                    return Ok(Some(session));
-                }
-                let moved = session_file::load(&self.session_path())?;
-                if let Some(session) = &moved {
-                    self.save_session(session)?;
-                }
-                Ok(moved)
+        let in_file = session_file::load(&self.session_path())?;
+        let in_keyring = || session_keyring::load(&self.paths.state_dir);
+        match (self.session_place, in_file) {
+            // A keyring that cannot be used has nothing for us.
+            (SessionPlace::File, None) => Ok(in_keyring().ok().flatten()),
+            (SessionPlace::File, found) => Ok(found),
+            (SessionPlace::Keyring, None) => in_keyring(),
+            // Of before the option was given, or of a login where the keyring could not be used.
+            (SessionPlace::Keyring, Some(session)) => {
+                self.save_session(&session)?;
+                Ok(Some(session))
             }
         }
     }
@@ -222,9 +210,18 @@ impl Store {
     /// Where the session is kept, in words: the path of the file, or what else it is.
     #[must_use]
     pub fn session_kept_in(&self) -> String {
-        match self.session_place {
-            SessionPlace::File => self.session_path().display().to_string(),
-            SessionPlace::Keyring => "the kernel's keyring".to_owned(),
+        let path = self.session_path();
+        let is_in_file = match self.session_place {
+            SessionPlace::Keyring => false,
+            SessionPlace::File => {
+                let in_keyring = || session_keyring::load(&self.paths.state_dir);
+                path.exists() || !matches!(in_keyring(), Ok(Some(_)))
+            }
+        };
+        if is_in_file {
+            path.display().to_string()
+        } else {
+            "the kernel's keyring".to_owned()
         }
     }
 

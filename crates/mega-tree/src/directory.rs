@@ -222,6 +222,19 @@ impl Directory {
         (is_plain && is_node).then_some(entry)
     }
 
+    /// Gives an entry a number instead of its plain spelling, which becomes free; its place in the listing stays.
+    /// The number has to be stored.
+    pub fn step_aside(&mut self, subject: Subject) -> Option<NewSuffix> {
+        let entry = self.remove(subject)?;
+        let child = Child {
+            subject,
+            stored: entry.stored,
+            suffix: None,
+            facts: entry.facts,
+        };
+        Some(self.place_counting_on(entry.cookie, child))
+    }
+
     /// Removes the entry of `subject`.
     pub fn remove(&mut self, subject: Subject) -> Option<Entry> {
         let cookie = self.by_subject.remove(&subject)?;
@@ -418,13 +431,15 @@ mod tests {
         assert_eq!((names(&again), new.len()), (first, 0));
         // Who came before makes way, once.
         let next = child(5, "a");
-        let old = directory.in_the_way(&next).unwrap().clone();
-        assert_eq!(old.subject, child(4, "").subject);
-        directory.remove(old.subject);
+        let old = directory.in_the_way(&next).unwrap().subject;
+        assert_eq!(old, child(4, "").subject);
+        assert_eq!(directory.step_aside(old).unwrap().number, 3);
         assert!(directory.insert(next.clone()).is_none());
-        let moved = directory.insert(child(4, "a")).unwrap();
-        assert_eq!(moved.number, 3);
-        assert_eq!(names(&directory).last().unwrap().1, "a");
+        let listed = directory.after(0).map(|entry| entry.spelling.to_string());
+        assert_eq!(
+            listed.collect::<Vec<_>>(),
+            ["a (1)", "a (2)", "b", "a (3)", "a"]
+        );
         assert!(directory.in_the_way(&next).is_none(), "it is its own");
         // A numbered one looks for no way, and in the other order nobody does.
         let numbered = Child {

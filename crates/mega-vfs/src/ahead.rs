@@ -155,10 +155,10 @@ impl Shared {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let epoch = {
+        let (epoch, naming) = {
             let mut state = self.lock();
             state.ahead.is_busy = true;
-            state.ahead.epoch
+            (state.ahead.epoch, state.naming_in(subject))
         };
         let shared = Arc::clone(self);
         runtime.spawn_blocking(move || {
@@ -167,8 +167,7 @@ impl Shared {
                 if children.len() > LARGEST {
                     return None;
                 }
-                let (directory, assigned) =
-                    Directory::build_as(children, shared.config.naming, None);
+                let (directory, assigned) = Directory::build_as(children, naming, None);
                 Some(Prepared {
                     subject,
                     version,

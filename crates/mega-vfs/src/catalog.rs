@@ -78,6 +78,8 @@ pub struct Item {
     pub name: String,
     /// Its name without the number that tells it from others of its name, if it has one.
     pub plain_name: Option<String>,
+    /// Its place in the order of arrival in its folder; 0 where only it was looked for.
+    pub order: u64,
     /// File, folder or symbolic link.
     pub kind: FileKind,
     /// Bytes; 0 for folders.
@@ -197,6 +199,7 @@ impl State {
         let mut item = Item {
             name: name.to_owned(),
             plain_name: None,
+            order: 0,
             kind: attr.kind,
             size: if attr.kind == FileKind::Directory {
                 0
@@ -312,7 +315,11 @@ impl Vfs {
             next = cookie;
             if !is_partial(&name) {
                 let item = state.item_of(&name, child, facts, detail)?;
-                items.push(Item { plain_name, ..item });
+                items.push(Item {
+                    plain_name,
+                    order: cookie,
+                    ..item
+                });
             }
         }
         Ok((items, next))

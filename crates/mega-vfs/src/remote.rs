@@ -577,36 +577,51 @@ impl State {
         parent: Subject,
         child: Child,
     ) -> OpResult<()> {
-        let before = self.make_way(parent, &child);
-        // Together or not at all: who has made way comes back, with a number.
-        for child in [Some(child), before].into_iter().flatten() {
-            let spelling = self
-                .put_in(parent, child)
-                .map_err(|error| store_errno(&error))?;
-            if let Some(spelling) = spelling {
-                self.touch_dir(parent);
-                self.tell_entry(told, parent, spelling);
-            }
+        let aside = self.make_way(parent, &child)?;
+        let spelling = self
+            .put_in(parent, child)
+            .map_err(|error| store_errno(&error))?;
+        for spelling in aside.into_iter().chain(spelling) {
+            self.touch_dir(parent);
+            self.tell_entry(told, parent, spelling);
         }
         Ok(())
     }
 
-    /// Takes out the node whose plain name `child` is to have. One with a local change of its name keeps it:
-    /// somebody here has given it.
-    fn make_way(&mut self, parent: Subject, child: &Child) -> Option<Child> {
-        let entry = self.dirs.peek(&parent)?.in_the_way(child)?;
-        let change = self.changes.get(entry.subject);
-        if change.is_some_and(|change| change.place.is_some()) {
-            return None;
-        }
-        let before = Child {
-            subject: entry.subject,
-            stored: entry.stored.clone(),
-            suffix: None,
-            facts: entry.facts,
+    /// Gives the node a number that has the plain name which `child`, the last to have come into the folder, is to
+    /// get; answers what it is called then. One with a local change of its name keeps it: somebody here has given it.
+    fn make_way(&mut self, parent: Subject, child: &Child) -> OpResult<Option<String>> {
+        let found = self
+            .dirs
+            .peek(&parent)
+            .and_then(|dir| dir.in_the_way(child));
+        let Some(holder) = found.map(|entry| entry.subject) else {
+            return Ok(None);
         };
-        self.take_out(parent, before.subject)?;
-        Some(before)
+        let change = self.changes.get(holder);
+        if change.is_some_and(|change| change.place.is_some()) {
+            return Ok(None);
+        }
+        let came = |subject: Subject| match subject {
+            Subject::Node(handle) => self.node_row(handle),
+            Subject::Local(_) => Ok(None),
+        };
+        let (Some(old), Some(new)) = (came(holder)?, came(child.subject)?) else {
+            return Ok(None);
+        };
+        let order = |row: &NodeRow| (row.arrival, row.ts, row.handle);
+        // As when the folder is read again: a new name alone does not make it the last.
+        if order(&new) < order(&old) {
+            return Ok(None);
+        }
+        let Some(directory) = self.dirs.peek_mut(&parent) else {
+            return Ok(None);
+        };
+        let assigned = directory.step_aside(holder);
+        let spelling = directory.of(holder).map(|entry| entry.spelling.to_string());
+        self.keep_numbers(assigned.as_slice())
+            .map_err(|error| store_errno(&error))?;
+        Ok(spelling)
     }
 
     /// Shows what a tree that was fetched anew has changed. Directories that are not loaded are in no

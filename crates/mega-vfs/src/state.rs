@@ -13,6 +13,7 @@ use std::sync::Arc;
 use lru::LruCache;
 use mega_proto::{NodeHandle, NodeKind, UserHandle};
 use mega_store::{ChangeRow, ChangeState, NodeRow, Roots, Store, StoreError, Subject};
+use mega_tree::naming::Naming;
 use mega_tree::node::Shape;
 use mega_tree::{Child, Decryptor, Directory, Facts, NewSuffix, Node, StoredName};
 use rustix::io::Errno;
@@ -309,10 +310,21 @@ impl State {
         placed.sort_by_key(|(since, child)| (*since, child.subject));
         children.extend(placed.into_iter().map(|(_, child)| child));
         let reserved = (subject == self.root).then_some(dot_mega::NAME);
-        let (directory, assigned) = Directory::build_as(children, self.config.naming, reserved);
+        let naming = self.naming_in(subject);
+        let (directory, assigned) = Directory::build_as(children, naming, reserved);
         self.keep_numbers(&assigned)
             .map_err(|error| store_errno(&error))?;
         Ok(directory)
+    }
+
+    /// How names are given in a directory. In the bin they are typed long after they were listed: there the first of
+    /// a name keeps it.
+    pub(crate) fn naming_in(&self, directory: Subject) -> Naming {
+        let is_bin = directory.node().is_some() && directory.node() == self.roots.rubbish;
+        Naming {
+            newest: self.config.naming.newest && !is_bin,
+            ..self.config.naming
+        }
     }
 
     /// Stores numbers that were given: with the change that puts an entry there, else with its node.

@@ -36,6 +36,8 @@ use crate::failure::Failure;
 
 /// A client that has not asked its question by then is left.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// So long one connection lasts at most, with its one question and answer.
+const LONGEST: Duration = Duration::from_secs(30);
 /// Connections at a time; the others wait until one ends.
 const CONNECTIONS: usize = 16;
 /// As the specification of OpenMetrics names it.
@@ -66,7 +68,7 @@ impl FromStr for MetricsAddr {
         }
         Err(
             "only this machine is answered, because nobody is asked for a password: \
-             write localhost:PORT, and let a proxy of yours answer others"
+             write localhost:PORT, and let a proxy of yours, that asks localhost by this name, answer others"
                 .to_owned(),
         )
     }
@@ -169,9 +171,13 @@ async fn answer(listener: tokio::net::TcpListener, source: Arc<Source>) {
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(PATIENCE)
+                // Whoever asks and asks on one connection would keep the others out.
+                .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection for figures has ended");
+            match tokio::time::timeout(LONGEST, connection).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "a connection for figures has ended"),
+                Err(_) => tracing::debug!("a connection for figures took too long"),
             }
         });
     }

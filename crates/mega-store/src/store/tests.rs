@@ -295,6 +295,7 @@ fn session_and_pin() {
 #[test]
 fn a_session_in_the_keyring_is_on_no_disk() {
     let dir = tempfile::tempdir().unwrap();
+    let state_dir = paths(dir.path()).state_dir;
     let session = SavedSession {
         sid: "s".repeat(58),
         master_key: [3; 16],
@@ -328,21 +329,23 @@ fn a_session_in_the_keyring_is_on_no_disk() {
     store.save_session(&newer).unwrap();
     assert!(store.session().unwrap().unwrap() == newer);
     assert!(!store.session_path().exists());
-    // A crash between the steps of moving it leaves both.
+    // A crash between the steps of moving it leaves both, and so does a login where the keyring cannot be used: then
+    // the file has the newer one.
     session_file::save(&store.session_path(), &session).unwrap();
-    assert!(store.session().unwrap().unwrap() == newer);
+    assert!(store.session().unwrap().unwrap() == session);
     assert!(!store.session_path().exists());
+    assert!(session_keyring::load(&state_dir).unwrap().unwrap() == session);
     drop(store);
-    // It moves back, and is nowhere else then.
+    // A command that knows nothing of the option uses it, and does not bring it onto the disk.
     let store = open(dir.path());
-    assert!(store.session().unwrap().unwrap() == newer);
+    assert!(store.session().unwrap().unwrap() == session);
+    assert_eq!(store.session_kept_in(), "the kernel's keyring");
+    assert!(!store.session_path().exists());
+    // A new one is where it is to be kept, and nowhere else.
+    store.save_session(&newer).unwrap();
     assert!(store.session_path().exists());
-    assert!(session_keyring::load(dir.path()).unwrap().is_none());
-    drop(store);
-    drop(in_keyring().session().unwrap().unwrap());
-    let store = open(dir.path());
-    store.save_session(&session).unwrap();
-    assert!(session_keyring::load(dir.path()).unwrap().is_none());
+    assert!(store.session_kept_in().ends_with("/session"));
+    assert!(session_keyring::load(&state_dir).unwrap().is_none());
     drop(store);
     // It goes whatever the option is by then.
     drop(in_keyring().session().unwrap().unwrap());

@@ -42,7 +42,14 @@ pub(crate) fn remove(command: &RemoveCommand) -> Result<u8, Failure> {
             Err(failure) => return Err(failure),
         }
         let path = path.to_owned();
-        change(account, FileAsk::Remove { path, recursive })
+        change(
+            account,
+            FileAsk::Remove {
+                path,
+                recursive,
+                handle: None,
+            },
+        )
     })
 }
 
@@ -89,7 +96,14 @@ pub(crate) fn rename(command: &MoveCommand) -> Result<u8, Failure> {
             target.path.clone()
         };
         let from = spec.path;
-        change(&account, FileAsk::Rename { from, to })?;
+        change(
+            &account,
+            FileAsk::Rename {
+                from,
+                to,
+                handle: None,
+            },
+        )?;
     }
     Ok(exit::DONE)
 }

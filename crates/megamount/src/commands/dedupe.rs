@@ -82,7 +82,10 @@ impl Run<'_> {
         let mut names: Vec<(String, Vec<Twin>)> = Vec::new();
         let mut places: HashMap<String, usize> = HashMap::new();
         for folder in folders {
-            for twin in self.listed(folder)? {
+            // The oldest of a name first, whichever has it without a number.
+            let mut listed = self.listed(folder)?;
+            listed.sort_by_key(|twin| twin.item.order);
+            for twin in listed {
                 let name = twin.item.plain_name().to_owned();
                 let known = places.get(&name).and_then(|at| names.get_mut(*at));
                 if let Some((_, twins)) = known {
@@ -93,9 +96,8 @@ impl Run<'_> {
                 }
             }
         }
-        for (name, mut twins) in names {
-            // The oldest is the one without a number.
-            twins.sort_by_key(|twin| (twin.item.plain.is_some(), twin.item.name.len()));
+        names.sort_by(|(one, _), (other, _)| one.cmp(other));
+        for (name, twins) in names {
             let (below, files): (Vec<_>, Vec<_>) =
                 twins.into_iter().partition(|twin| twin.item.is_folder());
             let is_mixed = !below.is_empty() && !files.is_empty();
@@ -110,7 +112,7 @@ impl Run<'_> {
         }
         for folder in others {
             if self.mode != DedupeMode::List && !self.is_dry && self.listed(folder)?.is_empty() {
-                self.remove(folder)?;
+                self.remove(folder, None)?;
             }
         }
         Ok(())
@@ -168,7 +170,7 @@ impl Run<'_> {
                 let mut left = left;
                 let kept = left.remove(index.min(left.len() - 1));
                 for twin in &left {
-                    self.remove(&twin.path)?;
+                    self.remove(&twin.path, twin.item.handle.as_deref())?;
                 }
                 let text = format!("Deleted {} extra copies", left.len());
                 self.tell(place, &text);
@@ -191,7 +193,7 @@ impl Run<'_> {
                 }
             }
             if is_known {
-                self.remove(&twin.path)?;
+                self.remove(&twin.path, twin.item.handle.as_deref())?;
                 gone += 1;
             } else {
                 left.push(twin);
@@ -250,7 +252,7 @@ impl Run<'_> {
                 }
             };
             let to = joined(folder, &new);
-            self.rename(&twin.path, &to)?;
+            self.rename(twin, &to)?;
             self.tell(&to, &format!("renamed from: {name}"));
             taken.push(new);
         }
@@ -265,7 +267,7 @@ impl Run<'_> {
     fn gather_path(&mut self, place: &str, twins: &[Twin]) -> Result<bool, Failure> {
         match twins {
             [twin] if twin.path != place && self.mode != DedupeMode::List && !self.is_dry => {
-                self.rename(&twin.path, place)?;
+                self.rename(twin, place)?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -288,21 +290,30 @@ impl Run<'_> {
         Ok(found)
     }
 
-    fn remove(&mut self, path: &str) -> Result<(), Failure> {
+    /// Only what was looked at: a name can have become another's meanwhile.
+    fn remove(&mut self, path: &str, handle: Option<&str>) -> Result<(), Failure> {
         self.removed += 1;
         if self.is_dry {
             return Ok(());
         }
-        let (path, recursive) = (path.to_owned(), false);
-        change(self.account, FileAsk::Remove { path, recursive })
+        let ask = FileAsk::Remove {
+            path: path.to_owned(),
+            recursive: false,
+            handle: handle.map(str::to_owned),
+        };
+        change(self.account, ask)
     }
 
-    fn rename(&self, from: &str, to: &str) -> Result<(), Failure> {
+    fn rename(&self, twin: &Twin, to: &str) -> Result<(), Failure> {
         if self.is_dry {
             return Ok(());
         }
-        let (from, to) = (from.to_owned(), to.to_owned());
-        change(self.account, FileAsk::Rename { from, to })
+        let ask = FileAsk::Rename {
+            from: twin.path.clone(),
+            to: to.to_owned(),
+            handle: twin.item.handle.clone(),
+        };
+        change(self.account, ask)
     }
 
     fn tell(&self, place: &str, text: &str) {

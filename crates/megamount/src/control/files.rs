@@ -92,6 +92,9 @@ pub(crate) enum FileAsk {
         path: String,
         /// A folder with what is in it.
         recursive: bool,
+        /// Only if it is this node still.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        handle: Option<String>,
     },
     /// Another name or place. Answered as `write`.
     Rename {
@@ -99,6 +102,9 @@ pub(crate) enum FileAsk {
         from: String,
         /// The future path.
         to: String,
+        /// Only if it is this node still.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        handle: Option<String>,
     },
     /// Waits until Mega has what is at these paths. Answered as `write`.
     Settle {
@@ -188,7 +194,8 @@ pub(crate) enum FileReply {
         handle: String,
         /// Whether Mega takes it; none when it could not be asked.
         valid: Option<bool>,
-        /// Where it is kept, in words.
+        /// Where it is kept, in words; empty from a mount of before they were said.
+        #[serde(default)]
         kept_in: String,
     },
     /// A public link.
@@ -223,6 +230,9 @@ pub(crate) struct Item {
     /// Its name without the number that tells it from others of its name, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) plain: Option<String>,
+    /// Its place in the order of arrival in its folder.
+    #[serde(default)]
+    pub(crate) order: u64,
     /// What it is.
     pub(crate) kind: Kind,
     /// Bytes; 0 for folders.
@@ -279,6 +289,7 @@ impl From<mega_vfs::Item> for Item {
         Self {
             name: item.name,
             plain: item.plain_name,
+            order: item.order,
             kind: match item.kind {
                 FileKind::File => Kind::File,
                 FileKind::Directory => Kind::Folder,

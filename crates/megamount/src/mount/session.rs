@@ -226,7 +226,10 @@ fn of_server(plan: &Plan) -> Result<Option<Who>, Failure> {
         user: plan.user().to_owned(),
         handle,
         valid,
-        session: kept_in,
+        session: match kept_in.as_str() {
+            "" => "the mount's state".to_owned(),
+            _ => kept_in,
+        },
     }))
 }
 

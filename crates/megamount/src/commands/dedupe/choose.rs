@@ -107,6 +107,7 @@ mod tests {
             item: Item {
                 name: String::new(),
                 plain: None,
+                order: 0,
                 kind: Kind::File,
                 size,
                 mtime: (seconds, 0),

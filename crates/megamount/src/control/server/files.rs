@@ -67,8 +67,20 @@ pub(super) async fn answer(talk: &mut Talk<'_>, ask: FileAsk) -> io::Result<()> 
             parents,
             at_once,
         } => change::make(talk, &path, parents, at_once).await?,
-        FileAsk::Remove { path, recursive } => change::remove(talk, &path, recursive).await?,
-        FileAsk::Rename { from, to } => change::rename(talk, &from, &to).await?,
+        FileAsk::Remove {
+            path,
+            recursive,
+            handle,
+        } => match change::is_still(talk, &path, handle.as_deref()) {
+            Ok(()) => change::remove(talk, &path, recursive).await?,
+            Err(refusal) => Err(refusal),
+        },
+        FileAsk::Rename { from, to, handle } => {
+            match change::is_still(talk, &from, handle.as_deref()) {
+                Ok(()) => change::rename(talk, &from, &to).await?,
+                Err(refusal) => Err(refusal),
+            }
+        }
         FileAsk::Settle { paths } => settle::paths(talk, &paths).await?,
         FileAsk::Space => space(talk).await?,
         FileAsk::Session => session(talk).await?,

@@ -69,6 +69,19 @@ async fn folders(talk: &Talk<'_>, path: &str, parents: bool) -> Result<Option<He
     Ok(Some(folder))
 }
 
+/// Whether a path is that of the node which somebody has seen there; of any, where none is named.
+pub(super) fn is_still(talk: &Talk<'_>, path: &str, handle: Option<&str>) -> Result<(), Refusal> {
+    let Some(handle) = handle else {
+        return Ok(());
+    };
+    let (parent, name) = talk.parent(path)?;
+    let now = talk.vfs.replaced_at(parent.ino(), name);
+    match now.is_some_and(|now| now.to_string() == handle) {
+        true => Ok(()),
+        false => Err(talk.refusal(path, Errno::STALE)),
+    }
+}
+
 /// Removes a file or folder.
 pub(super) async fn remove(talk: &mut Talk<'_>, path: &str, recursive: bool) -> Answered {
     if let Err(refusal) = talk.parent(path) {
