@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+
 use mega_emulator::{Fixture, FixtureContent};
 use megamount_tests::{World, done};
 
@@ -102,6 +105,47 @@ fn the_first_is_the_oldest_where_the_newest_has_the_name() {
     assert_eq!(mount.read("d/f"), b"oldest");
     mount.unmount();
     assert_eq!(world.content("/d/f").unwrap(), b"oldest");
+}
+
+#[test]
+fn nothing_goes_but_what_was_shown() {
+    let world = World::with(&[
+        Fixture::file("/d/f", "oldest", DAY),
+        Fixture::file("/d/f", "newest", DAY + 5),
+    ]);
+    let mount = world.mount_with("remote:", &["--duplicates", "newest"]);
+    let text = done(&world, &["dedupe", "list", "remote:"]);
+    let handle_of = |name: &str| {
+        let line = text.lines().find(|line| line.ends_with(name)).unwrap();
+        line.split(", ").nth(2).unwrap().to_owned()
+    };
+    let mut sockets = std::fs::read_dir(world.path("run/megamount")).unwrap();
+    let socket = sockets.next().unwrap().unwrap().path();
+    // As `dedupe` asks, when the name has become another's since it was shown.
+    let ask = |ask: &str| {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        let line = format!(
+            r#"{{"v":1,"do":"files","ask":{{{ask},"handle":"{}"}}}}"#,
+            handle_of(", f (1)")
+        );
+        stream.write_all((line + "\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        answer
+    };
+    for other in [
+        r#""do":"remove","path":"d/f","recursive":false"#,
+        r#""do":"rename","from":"d/f","to":"d/g""#,
+    ] {
+        let answer = ask(other);
+        assert!(answer.contains("replaced meanwhile"), "{answer}");
+        assert_eq!(mount.names("d"), ["f", "f (1)"]);
+    }
+    let answer = ask(r#""do":"remove","path":"d/f (1)","recursive":false"#);
+    assert!(!answer.contains("meanwhile"), "{answer}");
+    assert_eq!(mount.names("d"), ["f"]);
+    assert_eq!(mount.read("d/f"), b"newest");
+    mount.unmount();
 }
 
 #[test]
