@@ -152,12 +152,8 @@ async fn answer(listener: tokio::net::TcpListener, source: Arc<Source>) {
     // Connections end with us.
     let mut open = tokio::task::JoinSet::new();
     loop {
-        if open.len() >= CONNECTIONS {
-            open.join_next().await;
-            continue;
-        }
         let connection = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept(), if open.len() < CONNECTIONS => accepted,
             Some(_) = open.join_next() => continue,
         };
         let Ok((stream, _)) = connection else {

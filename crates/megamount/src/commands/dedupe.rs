@@ -7,7 +7,7 @@
 
 mod choose;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::change::change;
 use super::counted;
@@ -78,25 +78,16 @@ impl Run<'_> {
         let Some((main, others)) = folders.split_first() else {
             return Ok(());
         };
-        // Names in the order of the listings, each with all that have it.
-        let mut names: Vec<(String, Vec<Twin>)> = Vec::new();
-        let mut places: HashMap<String, usize> = HashMap::new();
+        // All of each name, the oldest first, whichever has it without a number.
+        let mut names: BTreeMap<String, Vec<Twin>> = BTreeMap::new();
         for folder in folders {
-            // The oldest of a name first, whichever has it without a number.
             let mut listed = self.listed(folder)?;
             listed.sort_by_key(|twin| twin.item.order);
             for twin in listed {
                 let name = twin.item.plain_name().to_owned();
-                let known = places.get(&name).and_then(|at| names.get_mut(*at));
-                if let Some((_, twins)) = known {
-                    twins.push(twin);
-                } else {
-                    places.insert(name.clone(), names.len());
-                    names.push((name, vec![twin]));
-                }
+                names.entry(name).or_default().push(twin);
             }
         }
-        names.sort_by(|(one, _), (other, _)| one.cmp(other));
         for (name, twins) in names {
             let (below, files): (Vec<_>, Vec<_>) =
                 twins.into_iter().partition(|twin| twin.item.is_folder());

@@ -156,12 +156,10 @@ pub(super) async fn start(
         }
     }
 
+    let newest = has_newest(plan, &store).map_err(|e| translate::store(plan, &e))?;
     let config = VfsConfig {
         loading: Arc::clone(&loading),
-        ..vfs_config(
-            plan,
-            has_newest(plan, &store).map_err(|e| translate::store(plan, &e))?,
-        )
+        ..vfs_config(plan, newest)
     };
     let started = Vfs::start(Arc::clone(&store), api.clone(), config, limits(plan));
     let vfs = match patiently(herald, plan.settings.progress, &loading, started).await {

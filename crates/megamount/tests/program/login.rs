@@ -253,15 +253,18 @@ fn the_proxy_comes_from_the_option_or_the_environment() {
     assert!(!was_asked(), "an empty --proxy is none");
 }
 
-#[test]
-fn a_proxy_of_an_unknown_kind_is_not_passed_over() {
+/// What `ls` of a remote does with variables in the environment.
+fn listed(remote: &str, env: &[(&str, &str)]) -> std::process::Output {
     let server = server(account());
     let home = home(&server.url(), RIGHT);
     let mut command = home.command();
-    command
-        .args(["ls", "work:"])
-        .env("ALL_PROXY", "socks://127.0.0.1:9/");
-    let output = command.output().unwrap();
+    command.args(["ls", remote]).envs(env.iter().copied());
+    command.output().unwrap()
+}
+
+#[test]
+fn a_proxy_of_an_unknown_kind_is_not_passed_over() {
+    let output = listed("work:", &[("ALL_PROXY", "socks://127.0.0.1:9/")]);
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(text.contains("environment variable ALL_PROXY"), "{text}");
@@ -269,14 +272,11 @@ fn a_proxy_of_an_unknown_kind_is_not_passed_over() {
 
 #[test]
 fn the_demo_needs_no_proxy() {
-    let server = server(account());
-    let home = home(&server.url(), RIGHT);
-    let mut command = home.command();
-    command
-        .args(["ls", "demo:"])
-        .env("http_proxy", "http://127.0.0.1:9")
-        .env("ALL_PROXY", "socks://127.0.0.1:9/");
-    let output = command.output().unwrap();
+    let proxies = [
+        ("http_proxy", "http://127.0.0.1:9"),
+        ("ALL_PROXY", "socks://127.0.0.1:9/"),
+    ];
+    let output = listed("demo:", &proxies);
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     assert!(!output.stdout.is_empty());

@@ -71,15 +71,9 @@ pub(super) async fn answer(talk: &mut Talk<'_>, ask: FileAsk) -> io::Result<()> 
             path,
             recursive,
             handle,
-        } => match change::is_still(talk, &path, handle.as_deref()) {
-            Ok(()) => change::remove(talk, &path, recursive).await?,
-            Err(refusal) => Err(refusal),
-        },
+        } => change::remove(talk, &path, recursive, handle.as_deref()).await?,
         FileAsk::Rename { from, to, handle } => {
-            match change::is_still(talk, &from, handle.as_deref()) {
-                Ok(()) => change::rename(talk, &from, &to).await?,
-                Err(refusal) => Err(refusal),
-            }
+            change::rename(talk, &from, &to, handle.as_deref()).await?
         }
         FileAsk::Settle { paths } => settle::paths(talk, &paths).await?,
         FileAsk::Space => space(talk).await?,

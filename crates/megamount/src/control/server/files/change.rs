@@ -70,7 +70,7 @@ async fn folders(talk: &Talk<'_>, path: &str, parents: bool) -> Result<Option<He
 }
 
 /// Whether a path is that of the node which somebody has seen there; of any, where none is named.
-pub(super) fn is_still(talk: &Talk<'_>, path: &str, handle: Option<&str>) -> Result<(), Refusal> {
+fn is_still(talk: &Talk<'_>, path: &str, handle: Option<&str>) -> Result<(), Refusal> {
     let Some(handle) = handle else {
         return Ok(());
     };
@@ -82,9 +82,14 @@ pub(super) fn is_still(talk: &Talk<'_>, path: &str, handle: Option<&str>) -> Res
     }
 }
 
-/// Removes a file or folder.
-pub(super) async fn remove(talk: &mut Talk<'_>, path: &str, recursive: bool) -> Answered {
-    if let Err(refusal) = talk.parent(path) {
+/// Removes a file or folder; with a handle, only that node.
+pub(super) async fn remove(
+    talk: &mut Talk<'_>,
+    path: &str,
+    recursive: bool,
+    handle: Option<&str>,
+) -> Answered {
+    if let Err(refusal) = is_still(talk, path, handle).and_then(|()| talk.parent(path).map(drop)) {
         return Ok(Err(refusal));
     }
     let whole = path.to_owned();
@@ -121,8 +126,16 @@ pub(super) async fn remove(talk: &mut Talk<'_>, path: &str, recursive: bool) -> 
     settle::inodes(talk, path, gone).await
 }
 
-/// Moves or renames.
-pub(super) async fn rename(talk: &mut Talk<'_>, from: &str, to: &str) -> Answered {
+/// Moves or renames; with a handle, only that node.
+pub(super) async fn rename(
+    talk: &mut Talk<'_>,
+    from: &str,
+    to: &str,
+    handle: Option<&str>,
+) -> Answered {
+    if let Err(refusal) = is_still(talk, from, handle) {
+        return Ok(Err(refusal));
+    }
     let (place, target) = match (talk.parent(from), talk.parent(to)) {
         (Ok(place), Ok(target)) => (place, target),
         (Err(refusal), _) | (_, Err(refusal)) => return Ok(Err(refusal)),
